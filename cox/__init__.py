@@ -1,0 +1,38 @@
+"""A serverless experiment log.
+
+`Store` writes a run, `CollectionReader` reads all of them, `cox-tensorboard` compares them. Importing
+`cox` loads none of pandas, torch, tables or tensorboardX; each is loaded when it is first needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cox.readers import CollectionReader
+    from cox.store import OBJECT, PICKLE, PYTORCH_STATE, Store, Table
+
+__version__ = "0.3.0"
+
+__all__ = ["OBJECT", "PICKLE", "PYTORCH_STATE", "CollectionReader", "Store", "Table", "__version__"]
+
+_HOMES = {
+    "Store": "cox.store",
+    "Table": "cox.table",
+    "OBJECT": "cox.schema",
+    "PICKLE": "cox.schema",
+    "PYTORCH_STATE": "cox.schema",
+    "CollectionReader": "cox.readers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cox' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,125 @@
+"""Every error and warning that cox raises.
+
+Each error is a `CoxError` and also the builtin that upstream cox (or the library under it) raised in
+the same place, so that `except ValueError` in an old program goes on working::
+
+    CoxError
+    ├── RunNameError          (ValueError)         an exp_id that cannot name a run
+    ├── RunExistsError        (ValueError)         new=True on a run that is there
+    ├── RunNotFoundError      (FileNotFoundError)  mode='r' on a run that is not there
+    ├── RunInUseError         (OSError)            another process writes this run
+    ├── ReadOnlyError         (ValueError)         writing through a store opened with mode='r'
+    ├── ClosedError           (ValueError)         using a store after close()
+    ├── ForkError             (RuntimeError)       using the parent's store in a forked child
+    ├── SchemaError           (ValueError)         a table or column that cannot be declared so
+    ├── RowError              (ValueError)         a row that does not fit its table
+    ├── TableNotFoundError    (KeyError)           no table of that name
+    ├── RewindError           (ValueError)         a rewind to a place that does not exist
+    ├── StorageError          (OSError)            the file system refused a write
+    ├── DamagedError          (OSError)            a file that cannot be read as what it is
+    ├── FormatVersionError    (ValueError)         a file written by a newer cox
+    ├── UntrustedObjectError  (UnpicklingError)    an object that only code of a stranger could rebuild
+    └── MissingExtraError     (ImportError)        an optional package is not installed
+
+    CoxWarning (UserWarning)
+    ├── LossyConversionWarning    a value lost something on its way into its column
+    ├── PendingRowWarning         a store was closed with a row that was never flushed
+    ├── DamageWarning             something of a run could not be read; the rest was
+    └── CollectionWarning         a run was left out, or runs disagree about a table
+"""
+
+from __future__ import annotations
+
+import pickle
+
+
+class CoxError(Exception):
+    """The base of every error that cox raises by itself."""
+
+
+class RunNameError(CoxError, ValueError):
+    """An exp_id that cannot name a run directory."""
+
+
+class RunExistsError(CoxError, ValueError):
+    """`new=True` was asked for, and the run is already there."""
+
+
+class RunNotFoundError(CoxError, FileNotFoundError):
+    """The run to be read is not there."""
+
+
+class RunInUseError(CoxError, OSError):
+    """Another living process holds the claim to write this run."""
+
+
+class ReadOnlyError(CoxError, ValueError):
+    """The store was opened with mode='r'."""
+
+
+class ClosedError(CoxError, ValueError):
+    """The store was closed."""
+
+
+class ForkError(CoxError, RuntimeError):
+    """The store belongs to the process that opened it, and this is a forked child."""
+
+
+class SchemaError(CoxError, ValueError):
+    """A table or a column that cannot be declared this way."""
+
+
+class RowError(CoxError, ValueError):
+    """A row, or a value in it, that does not fit its table."""
+
+
+class TableNotFoundError(CoxError, KeyError):
+    """No table of that name."""
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its argument; a sentence wants to be read as one
+        return str(self.args[0]) if self.args else ""
+
+
+class RewindError(CoxError, ValueError):
+    """A rewind to a place that the table does not have."""
+
+
+class StorageError(CoxError, OSError):
+    """The file system refused something that a store needs."""
+
+
+class DamagedError(CoxError, OSError):
+    """A file of a run that cannot be read as what it should be."""
+
+
+class FormatVersionError(CoxError, ValueError):
+    """A file in a format that a newer cox wrote."""
+
+
+class UntrustedObjectError(CoxError, pickle.UnpicklingError):
+    """A stored object that could run code on being read, and that nobody vouched for."""
+
+
+class MissingExtraError(CoxError, ImportError):
+    """An optional package that this call needs is not installed."""
+
+
+class CoxWarning(UserWarning):
+    """The base of every warning that cox gives."""
+
+
+class LossyConversionWarning(CoxWarning):
+    """A value lost something when it was converted to its column's type."""
+
+
+class PendingRowWarning(CoxWarning):
+    """A store was closed while a table had a row that was never flushed."""
+
+
+class DamageWarning(CoxWarning):
+    """Part of a run could not be read; what could be is there."""
+
+
+class CollectionWarning(CoxWarning):
+    """Something about a run in a collection that its reader should know."""

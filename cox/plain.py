@@ -1,0 +1,249 @@
+"""Unpickling that runs nobody's code: plain data only, through an allow-list.
+
+Plain data is None, numbers, text, bytes, the builtin containers and those of `collections`, numpy
+arrays, scalars and dtypes, dates and times, decimals, fractions and paths. What HDF5 files of pandas
+and PyTables keep in pickled attributes is plain data, and so is most of what people log as objects.
+
+`dumps` and `dump` tell whether what they wrote is plain, `loads` refuses everything that is not.
+Nothing here imports what a pickle names: a name is looked up in the table below, or refused.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+PROTOCOL = 5
+
+#: Classes that nobody can change, handed out as they are.
+_PLAIN_CLASSES = {
+    "builtins": (
+        "bool bytearray bytes complex dict float frozenset int list range set slice str tuple object"
+    ).split(),
+    "collections": ["OrderedDict", "defaultdict", "deque"],
+    "datetime": ["date", "datetime", "time", "timedelta", "timezone"],
+    "decimal": ["Decimal"],
+    "numpy": [
+        *("ndarray dtype bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64").split(),
+        *("float16 float32 float64 longdouble complex64 complex128 str_ bytes_ void").split(),
+        *("datetime64 timedelta64 longlong ulonglong").split(),
+    ],
+}
+#: Classes written in Python: a pickle may make instances, and is kept from changing the class.
+_OPEN_CLASSES = {
+    "collections": ["Counter"],
+    "fractions": ["Fraction"],
+    "pathlib": ["PosixPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"],
+    "pathlib._local": ["PosixPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"],
+}
+#: Functions that a pickle may call, and is kept from changing.
+_PLAIN_CALLS = {
+    "numpy.core.multiarray": ["_reconstruct", "scalar"],
+    "numpy._core.multiarray": ["_reconstruct", "scalar"],
+    "numpy.core.numeric": ["_frombuffer"],
+    "numpy._core.numeric": ["_frombuffer"],
+}
+
+
+def _pairs(names: dict[str, list[str]]) -> frozenset[tuple[str, str]]:
+    return frozenset((module, name) for module, listed in names.items() for name in listed)
+
+
+_CLASS_NAMES, _OPEN_NAMES, _CALL_NAMES = _pairs(_PLAIN_CLASSES), _pairs(_OPEN_CLASSES), _pairs(_PLAIN_CALLS)
+_DUMPED_NAMES = _CLASS_NAMES | _OPEN_NAMES | _CALL_NAMES
+#: Where Python 2's names, which pickles up to protocol 2 use, are now.
+_MODULES_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_NAMES_2 = {"unicode": "str", "long": "int", "xrange": "range"}
+
+
+class NotPlainError(pickle.UnpicklingError):
+    """The pickle names something outside the allow-list. `name` says what."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is no plain data")
+        self.name = name
+
+
+class Pickler(pickle.Pickler):
+    """A fast pickler that notices what is not plain data.
+
+    Attributes:
+        plain: Whether `loads` can read what was dumped so far.
+
+    It refuses what lives in a script's `__main__` or in a function, where another process would look
+    for it in vain; dill stores that by value.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, protocol=PROTOCOL)
+        self.plain = True
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for everything but the builtin containers and scalars; pickles it as ever."""
+        named = obj if isinstance(obj, type) or callable(obj) and hasattr(obj, "__qualname__") else type(obj)
+        module = getattr(named, "__module__", None)
+        if module == "__main__" or "<locals>" in getattr(named, "__qualname__", ""):
+            raise pickle.PicklingError(f"{named!r} lives in a script or a function")
+        if self.plain:
+            key = (module, getattr(named, "__qualname__", ""))
+            # numpy.dtypes.* are the classes of dtypes, which pickle as numpy.dtype
+            self.plain = key in _DUMPED_NAMES or (module == "numpy.dtypes" and named is not obj)
+        return NotImplemented
+
+
+def dumps(obj: Any) -> tuple[bytes, bool]:
+    """Pickle an object.
+
+    Returns:
+        The pickle, and whether it is plain data.
+
+    Raises:
+        Exception: Whatever its `__reduce__` raises; pickle.PicklingError for what only dill can store.
+    """
+    file = io.BytesIO()
+    pickler = Pickler(file)
+    pickler.dump(obj)
+    return file.getvalue(), pickler.plain
+
+
+def loads(data: bytes | memoryview) -> Any:
+    """Read a pickle of plain data.
+
+    Raises:
+        NotPlainError: It names something else.
+        Exception: Whatever a damaged pickle makes the unpickler raise.
+    """
+    return load(io.BytesIO(data))
+
+
+def load(file: BinaryIO) -> Any:
+    """As `loads`, from an open file; what follows the pickle is left unread."""
+    unpickler = _Unpickler(file)
+    try:
+        return unpickler.load()
+    finally:
+        unpickler.check_classes()
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self._open: dict[type, dict[str, Any]] = {}
+
+    def check_classes(self) -> None:
+        """Undo and refuse what a pickle did to a class: its BUILD can set attributes on anything."""
+        for cls, before in self._open.items():
+            after = dict(vars(cls))
+            if after == before:
+                continue
+            for name in after.keys() - before.keys():
+                delattr(cls, name)
+            for name, value in before.items():
+                if after.get(name) is not value:
+                    setattr(cls, name, value)
+            raise NotPlainError(f"a change of {cls!r}")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _MODULES_2:
+            module, name = _MODULES_2[module], _NAMES_2.get(name, name)
+        if (module, name) in _STAND_INS:
+            return _Sealed(_STAND_INS[module, name])
+        if (module, name) in _CLASS_NAMES:
+            return _resolve(module, name)
+        if (module, name) in _OPEN_NAMES:
+            cls = _resolve(module, name)
+            self._open.setdefault(cls, dict(vars(cls)))
+            return cls
+        if (module, name) in _CALL_NAMES:
+            return _Sealed(_resolve(module, name))
+        if (module, name) == ("builtins", "Ellipsis"):
+            return ...
+        if (module, name) == ("builtins", "NotImplemented"):
+            return NotImplemented
+        raise NotPlainError(f"{module}.{name}")
+
+
+class _Sealed:
+    """Something to call that a pickle cannot set attributes on."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_call", call)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise NotPlainError(f"a change of {self._call!r}")
+
+
+def _resolve(module: str, name: str) -> Any:
+    if module.startswith("numpy"):
+        import numpy as np
+
+        if module == "numpy":
+            return getattr(np, "bool_" if name == "bool" else name)
+        core = getattr(np, "_core", None) or np.core  # the name that this numpy knows it by
+        return getattr(getattr(core, module.rpartition(".")[2]), name)
+    import importlib
+
+    if module == "pathlib._local":
+        module = "pathlib"
+    return getattr(importlib.import_module(module), name)
+
+
+# --- What old pickles and dill's call by names that could do anything, done for plain data only.
+
+_DILL_TYPES = frozenset(_PLAIN_CLASSES["builtins"])
+_RANGE = re.compile(r"range\((-?\d{1,18}), (-?\d{1,18})(?:, (-?\d{1,18}))?\)")
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        raise NotPlainError(f"the codec {encoding!r}")
+    return text.encode(encoding)
+
+
+def _reconstructor(cls: type, base: type, state: Any) -> Any:
+    if cls not in (complex, frozenset, set, list, dict, tuple, bytearray):
+        raise NotPlainError(f"copyreg._reconstructor of {cls!r}")
+    return cls() if state is None else cls(state)
+
+
+def _dill_type(name: str) -> Any:
+    if name not in _DILL_TYPES:
+        raise NotPlainError(f"dill's type {name!r}")
+    return _resolve("builtins", name)
+
+
+def _dill_repr(text: str) -> Any:
+    if text in ("Ellipsis", "NotImplemented"):
+        return ... if text == "Ellipsis" else NotImplemented
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise NotPlainError(f"the expression {text[:80]!r}")
+    return range(*(int(part) for part in match.groups() if part is not None))
+
+
+def _dill_array(make: Any, args: Any, state: Any, attributes: Any = None) -> Any:
+    import numpy as np
+
+    made = make(*args)
+    if attributes or type(made) is not np.ndarray:
+        raise NotPlainError("an array with attributes of its own")
+    made.__setstate__(state)
+    return made
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("_codecs", "encode"): _encode,
+    ("copyreg", "_reconstructor"): _reconstructor,
+}
+for _module in ("dill._dill", "dill.dill"):
+    _STAND_INS[_module, "_load_type"] = _dill_type
+    _STAND_INS[_module, "_eval_repr"] = _dill_repr
+    _STAND_INS[_module, "_create_array"] = _dill_array

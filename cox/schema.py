@@ -1,0 +1,304 @@
+"""Column types: which there are, how a value becomes one, how a schema is inferred and compared.
+
+No I/O and no heavy import: numpy scalars, arrays and torch tensors are recognised by their `.item()`.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cox.errors import RowError, SchemaError
+
+OBJECT = "__object__"
+PICKLE = "__pickle__"
+PYTORCH_STATE = "__pytorch_state__"
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+#: What each kind of column is called on disk, and what a user writes for it.
+KINDS: dict[str, Any] = {
+    "float": float,
+    "int": int,
+    "str": str,
+    "bool": bool,
+    "object": OBJECT,
+    "pickle": PICKLE,
+    "pytorch_state": PYTORCH_STATE,
+}
+#: Kinds whose cells are text that stands for an object.
+OBJECT_KINDS = frozenset({"object", "pickle", "pytorch_state"})
+#: Kinds whose objects lie in files of their own, named by the cell.
+FILE_KINDS = frozenset({"pickle", "pytorch_state"})
+
+_KIND_OF = {given: kind for kind, given in KINDS.items()}
+_NUMPY_PREFIXES = (("float", "float"), ("int", "int"), ("uint", "int"), ("bool", "bool"))
+_ALLOWED = (
+    "float, int, str, bool, each of them also as `| None`, and cox.store.OBJECT, PICKLE, PYTORCH_STATE"
+)
+_RANGE = f"an int from {INT_MIN} to {INT_MAX}"
+_WANTED = {"float": "a number", "int": _RANGE, "bool": "a truth value", "str": "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, its kind (a key of `KINDS`), and whether a row may leave it out."""
+
+    name: str
+    kind: str
+    nullable: bool = False
+
+    @property
+    def type(self) -> Any:
+        """The type as a user writes it in a schema."""
+        given = KINDS[self.kind]
+        return given | None if self.nullable and isinstance(given, type) else given
+
+    @property
+    def exact_type(self) -> type:
+        """The Python type whose values need no conversion on their way to disk."""
+        return str if self.kind in OBJECT_KINDS else typing.cast(type, KINDS[self.kind])
+
+    @classmethod
+    def declare(cls, name: Any, given: Any, *, table: str) -> Column:
+        """Make a column out of what a user wrote: `'loss': float`, `'note': str | None`.
+
+        Raises:
+            SchemaError: The name is no string, or the type is none that a column can have.
+        """
+        if not isinstance(name, str):
+            raise SchemaError(f"table {table!r}: a column's name is a string, not {name!r}")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise SchemaError(f"table {table!r}: the name {name!r} is no valid unicode") from error
+        inner, nullable = _unwrap_optional(given)
+        kind = _kind_of_type(inner)
+        if kind is None or (nullable and kind in OBJECT_KINDS):
+            raise SchemaError(
+                f"table {table!r}, column {name!r}: {given!r} is no column type; use one of {_ALLOWED}"
+            )
+        return cls(name, kind, nullable)
+
+
+class Schema:
+    """The columns of a table, in order. Iterates over `Column`; two schemas with equal columns are equal."""
+
+    __slots__ = ("_by_name", "columns")
+
+    def __init__(self, columns: Iterable[Column]) -> None:
+        self.columns = tuple(columns)
+        self._by_name = {column.name: column for column in self.columns}
+
+    @classmethod
+    def declare(cls, given: Mapping[str, Any], *, table: str) -> Schema:
+        """Make a schema out of a user's mapping of column names to types.
+
+        Raises:
+            SchemaError: It has no columns, or one of them cannot be declared.
+        """
+        if not given:
+            raise SchemaError(f"table {table!r}: a schema needs at least one column, like {{'loss': float}}")
+        return cls(Column.declare(name, kind, table=table) for name, kind in given.items())
+
+    @classmethod
+    def from_json(cls, columns: Iterable[Any]) -> Schema:
+        """Undo `to_json`.
+
+        Raises:
+            SchemaError: It is no such list, or has a kind that this version does not know.
+        """
+        try:
+            made = [Column(str(name), str(kind), bool(nullable)) for name, kind, nullable in columns]
+        except (TypeError, ValueError) as error:
+            raise SchemaError(f"{columns!r} is no list of [name, kind, nullable]") from error
+        for column in made:
+            if column.kind not in KINDS:
+                raise SchemaError(
+                    f"column {column.name!r} is of kind {column.kind!r}; known are {', '.join(KINDS)}"
+                )
+        return cls(made)
+
+    def to_json(self) -> list[list[Any]]:
+        """As plain lists: `[[name, kind, nullable], …]`."""
+        return [[column.name, column.kind, column.nullable] for column in self.columns]
+
+    def to_user(self) -> dict[str, Any]:
+        """As the mapping that a user would declare."""
+        return {column.name: column.type for column in self.columns}
+
+    def names(self) -> tuple[str, ...]:
+        """The column names, in order."""
+        return tuple(self._by_name)
+
+    def with_column(self, column: Column) -> Schema:
+        """This schema and one column more."""
+        return Schema((*self.columns, column))
+
+    def get(self, name: str) -> Column | None:
+        """The column of that name, or None."""
+        return self._by_name.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self.columns == other.columns
+
+    def __hash__(self) -> int:
+        return hash(self.columns)
+
+    def __repr__(self) -> str:
+        return f"Schema({self.to_user()!r})"
+
+
+def type_name(given: Any) -> str:
+    """A type as a user would write it: `float`, `int | None`, `OBJECT`."""
+    if isinstance(given, type):
+        return given.__name__
+    return given.strip("_").upper() if isinstance(given, str) else str(given)
+
+
+def describe_difference(old: Schema, new: Schema) -> str:
+    """What `new` has otherwise than `old`, as a sentence; empty where they hold the same columns."""
+    parts = []
+    if missing := [name for name in old.names() if name not in new]:
+        parts.append(f"lacks {missing}")
+    if extra := [name for name in new.names() if name not in old]:
+        parts.append(f"adds {extra}")
+    for column in old:
+        other = new.get(column.name)
+        if other is not None and other != column:
+            parts.append(f"has {column.name!r} as {type_name(other.type)}, was {type_name(column.type)}")
+    return "; ".join(parts)
+
+
+def infer(example: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, Any]:
+    """Infer a schema from a row of values.
+
+    Args:
+        example: Column names to values. int, float, str and bool, numpy scalars and 0-d arrays and
+            tensors give the plain type; every other value gives `alternative`.
+        alternative: OBJECT, PICKLE or PYTORCH_STATE.
+
+    Returns:
+        Column names to types, as `Store.add_table` takes them.
+    """
+    if alternative not in (OBJECT, PICKLE, PYTORCH_STATE):
+        raise SchemaError(f"alternative={alternative!r}; choose OBJECT, PICKLE or PYTORCH_STATE")
+    return {name: _infer_type(value, alternative) for name, value in example.items()}
+
+
+class Conversion(typing.NamedTuple):
+    """A value as its column stores it, and whether it lost something on the way."""
+
+    value: Any
+    lossy: bool
+
+
+def convert(value: Any, column: Column, *, table: str) -> Conversion:
+    """Convert a value to its column's type as Python does: `type(value)`.
+
+    Args:
+        value: Anything. Arrays and tensors of one element count as that element.
+        column: A column of kind float, int, str or bool.
+        table: The table's name, for the error.
+
+    Raises:
+        RowError: The value cannot be converted. Names table, column, value and what is allowed.
+    """
+    if value is None and column.nullable:
+        return Conversion(None, lossy=False)
+    try:
+        return _CONVERTERS[column.kind](value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        shown = repr(value)
+        shown = shown if len(shown) <= 200 else shown[:200] + "…"
+        raise RowError(
+            f"table {table!r}, column {column.name!r}: {shown} is not {_WANTED[column.kind]} "
+            f"(the column is {type_name(column.type)}: {error})"
+        ) from error
+
+
+def _unwrap_optional(given: Any) -> tuple[Any, bool]:
+    if typing.get_origin(given) in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(given) if arg is not type(None)]
+        if len(inner) == 1:
+            return inner[0], True
+    return given, False
+
+
+def _kind_of_type(given: Any) -> str | None:
+    if isinstance(given, (type, str)) and given in _KIND_OF:
+        return _KIND_OF[given]
+    if isinstance(given, type) and given.__module__ == "numpy":
+        if given.__name__ in ("str_", "str"):
+            return "str"
+        return next((kind for prefix, kind in _NUMPY_PREFIXES if given.__name__.startswith(prefix)), None)
+    return None
+
+
+def _infer_type(value: Any, alternative: str) -> Any:
+    if type(value) in (int, float, str, bool):
+        return type(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        plain = type(value.item())
+        if plain in (int, float, str, bool):
+            return plain
+    return alternative
+
+
+def _one(value: Any) -> Any:
+    """The element of a one-element array or tensor; anything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
+
+
+def _to_float(value: Any) -> Conversion:
+    plain = _one(value)
+    made = float(plain)
+    return Conversion(made, lossy=_differs(made, plain))
+
+
+def _to_int(value: Any) -> Conversion:
+    plain = _one(value)
+    made = int(plain)
+    if not INT_MIN <= made <= INT_MAX:
+        raise OverflowError("out of range")
+    return Conversion(made, lossy=_differs(made, plain))
+
+
+def _to_bool(value: Any) -> Conversion:
+    plain = _one(value)
+    made = bool(plain)
+    return Conversion(made, lossy=bool(made != plain))
+
+
+def _to_str(value: Any) -> Conversion:
+    made = str(value)
+    made.encode()  # a lone surrogate is no text that a file can hold
+    return Conversion(made if type(made) is str else str.__str__(made), lossy=False)
+
+
+def _differs(made: float, plain: Any) -> bool:
+    """Whether a number changed in conversion. Text has no number to compare with; nan is never equal."""
+    if type(plain) is type(made) or isinstance(plain, (str, bytes, bytearray)):
+        return False
+    return bool(made != plain) and bool(plain == plain)
+
+
+_CONVERTERS: dict[str, Callable[[Any], Conversion]] = {
+    "float": _to_float,
+    "int": _to_int,
+    "bool": _to_bool,
+    "str": _to_str,
+}

@@ -1,0 +1,167 @@
+"""A table in memory, as columns. What the journal and the HDF5 file both turn into, and the fold writes.
+
+A table is a list of parts, one behind the other, so that adding rows copies nothing. A part lacks a
+column that was added after its rows were written: there, all of its cells are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cox.errors import DamagedError
+from cox.schema import Column, Schema
+
+Array = npt.NDArray[Any]
+
+_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
+
+
+def dtype_of(kind: str) -> np.dtype[Any]:
+    """The dtype of a column's values; object for everything that is text."""
+    return np.dtype(_DTYPES.get(kind, object))
+
+
+@dataclass(slots=True)
+class Part:
+    """Some consecutive rows of a table.
+
+    Attributes:
+        nrows: How many.
+        values: Column names to arrays of shape (nrows,): float64, int64 or bool, and for text either
+            str objects or fixed-width UTF-8 bytes (dtype S). Missing cells hold anything.
+        missing: Column names to boolean arrays of shape (nrows,), True where a cell is missing.
+    """
+
+    nrows: int
+    values: dict[str, Array]
+    missing: dict[str, Array] = field(default_factory=dict)
+
+    def take(self, rows: Any) -> Part:
+        """Only these rows: a slice, or a boolean array of shape (nrows,)."""
+        values = {name: array[rows] for name, array in self.values.items()}
+        missing = {name: mask[rows] for name, mask in self.missing.items()}
+        count = len(range(*rows.indices(self.nrows))) if isinstance(rows, slice) else int(rows.sum())
+        return Part(count, values, missing)
+
+
+@dataclass(slots=True)
+class TableData:
+    """A table's schema and rows, read at one moment.
+
+    Attributes:
+        name: The table's name.
+        schema: Its columns, in order.
+        parts: Its rows.
+    """
+
+    name: str
+    schema: Schema
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def nrows(self) -> int:
+        """How many rows."""
+        return sum(part.nrows for part in self.parts)
+
+    def has_missing(self, column: Column) -> bool:
+        """Whether any cell of a column is missing."""
+        return any(_missing_in(part, column.name) for part in self.parts)
+
+    def column(self, column: Column) -> tuple[Array, Array | None]:
+        """A column's values and, where cells are missing, the mask; both of shape (nrows,).
+
+        Text comes as an array of str objects. Missing cells hold 0, False or ''.
+        """
+        values = [values_of(part, column) for part in self.parts]
+        joined = values[0] if len(values) == 1 else np.concatenate(values or [_filler(column, 0)])
+        if not self.has_missing(column):
+            return joined, None
+        return joined, np.concatenate([mask_of(part, column.name) for part in self.parts])
+
+
+def values_of(part: Part, column: Column) -> Array:
+    """A column's values in one part, text as str objects."""
+    array = part.values.get(column.name)
+    if array is None:
+        return _filler(column, part.nrows)
+    return decode_text(array) if array.dtype.kind == "S" else array
+
+
+def mask_of(part: Part, name: str) -> Array:
+    """Which of a part's cells of a column are missing, of shape (nrows,)."""
+    if name not in part.values:
+        return np.ones(part.nrows, dtype=np.bool_)
+    mask = part.missing.get(name)
+    return np.zeros(part.nrows, dtype=np.bool_) if mask is None else mask
+
+
+def decode_text(array: Array) -> Array:
+    """Fixed-width UTF-8 bytes as str objects."""
+    made = np.empty(len(array), dtype=object)
+    try:
+        made[:] = [cell.decode() for cell in array.tolist()]
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"text that is no UTF-8: {error}") from error
+    return made
+
+
+def part_from_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Part:
+    """A part out of journalled rows.
+
+    Args:
+        rows: The cells of each row, in the order of `columns`; a row from before a column was added
+            is shorter, and None is a missing cell.
+        columns: The columns as the journal declared them.
+
+    Raises:
+        DamagedError: A cell is not what its column holds.
+    """
+    part = Part(len(rows), {})
+    width = len(columns)
+    short = any(len(row) != width for row in rows)
+    cells: Iterator[Sequence[Any]] = zip(
+        *((_padded(row, width) for row in rows) if short else rows), strict=True
+    )
+    for column, listed in zip(columns, cells, strict=True):
+        array, mask = _array_of(listed, column)
+        part.values[column.name] = array
+        if mask is not None:
+            part.missing[column.name] = mask
+    return part
+
+
+def _padded(row: Sequence[Any], width: int) -> Sequence[Any]:
+    return [*row[:width], *[None] * (width - len(row))]
+
+
+def _array_of(cells: Sequence[Any], column: Column) -> tuple[Array, Array | None]:
+    kinds = set(map(type, cells))
+    mask = None
+    if type(None) in kinds:
+        kinds.discard(type(None))
+        mask = np.fromiter((cell is None for cell in cells), dtype=np.bool_, count=len(cells))
+        filler = _filler(column, 1)[0]
+        cells = [filler if cell is None else cell for cell in cells]
+    if not kinds <= {column.exact_type}:
+        raise DamagedError(f"column {column.name!r} holds something else than {column.exact_type.__name__}")
+    array = np.empty(len(cells), dtype=dtype_of(column.kind))
+    array[:] = cells
+    return array, mask
+
+
+def _missing_in(part: Part, name: str) -> bool:
+    if name not in part.values:
+        return part.nrows > 0
+    mask = part.missing.get(name)
+    return mask is not None and bool(mask.any())
+
+
+def _filler(column: Column, nrows: int) -> Array:
+    if dtype_of(column.kind) == object:
+        return np.full(nrows, "", dtype=object)
+    return np.zeros(nrows, dtype=dtype_of(column.kind))

@@ -1,0 +1,110 @@
+"""How journals get into `store.h5`: read everything, write a new file, rename it, drop the journals.
+
+A kill between the rename and the removal repeats nothing: the new file says up to which record of
+each writer it holds, and readers skip those. A failure leaves the old file and all journals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from cox.errors import RunInUseError
+from cox.storage import claims, fs, hdf5, journal, layout, snapshot
+
+_log = logging.getLogger("cox")
+
+
+def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = True) -> snapshot.Snapshot:
+    """Fold all journals of a run into its store file.
+
+    Args:
+        run: Where it lies.
+        owner: The writer that calls this, whose journal goes once it is folded; it must not append
+            meanwhile. Journals of other writers go only if their writers are gone.
+        durable: Whether the new file is to survive the machine before the journals go.
+
+    Returns:
+        What the store file holds now.
+
+    Raises:
+        OSError: The new file could not be written; the run is as it was.
+    """
+    with claims.exclusive(run.fold_lock):
+        now = snapshot.read(run)
+        for sentence in now.damage:
+            _log.warning("run %s: %s", run.root, sentence)
+        if now.damage:
+            _keep_damaged(run, now.journals)
+        if any(log.records or log.damage for log in now.journals):
+            _log_torn(run, now.journals, owner)
+            if durable:
+                _sync_objects(run)
+            now.content.folded_bytes += sum(log.size for log in now.journals)
+            _settle(now.content)
+            fs.replace_file(run.store_file, lambda path: hdf5.write(path, now.content), durable=durable)
+        for log in now.journals:
+            _remove(run, log, owner)
+        return now
+
+
+def remove_journals(run: layout.RunLayout, owner: str) -> None:
+    """Remove a writer's own journals, whose rows nobody wants any more."""
+    for log in journal.read_journals(run.journal_dir):
+        if log.writer == owner:
+            fs.unlink(log.path)
+
+
+def _settle(content: hdf5.StoreFile) -> None:
+    """Drop tables that were rewound to nothing: they are as if they had never been flushed."""
+    for name in [name for name, table in content.tables.items() if not table.nrows]:
+        del content.tables[name]
+        content.nrows.pop(name, None)
+
+
+def _remove(run: layout.RunLayout, log: journal.Journal, owner: str | None) -> None:
+    """Remove a journal that is in the store file, unless its writer may still append to it."""
+    if log.writer == owner:
+        fs.unlink(log.path)
+        return
+    with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
+        # what was appended between our reading and its writer's end is not folded yet
+        if log.path.stat().st_size == log.size:
+            fs.unlink(log.path)
+
+
+def _sync_objects(run: layout.RunLayout) -> None:
+    """Have the files that rows name survive the machine before the rows do."""
+    try:
+        with os.scandir(run.objects_dir) as entries:
+            names = [entry.path for entry in entries if not entry.name.startswith(layout.TEMPORARY_PREFIX)]
+    except FileNotFoundError:
+        return
+    newest = run.store_file.stat().st_mtime if run.store_file.exists() else 0.0
+    recent = [Path(name) for name in names if Path(name).stat().st_mtime >= newest - 1]
+    for path in recent:
+        fs.sync_file(path)
+    if recent:
+        fs.sync_directory(run.objects_dir)
+
+
+def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
+    """Keep a copy of each damaged journal: what cannot be read today may be salvaged by hand."""
+    for log in logs:
+        if log.damage:
+            kept = log.path.with_suffix(".damaged")
+            with contextlib.suppress(FileNotFoundError):
+                fs.replace_bytes(kept, log.path.read_bytes())
+            _log.warning("run %s: the damaged journal is kept as %s", run.root, kept.name)
+
+
+def _log_torn(run: layout.RunLayout, logs: list[journal.Journal], owner: str | None) -> None:
+    for log in logs:
+        if log.torn and log.writer != owner:
+            _log.warning(
+                "run %s: dropped %d bytes of a row that was being written when its process ended",
+                run.root,
+                log.torn,
+            )

@@ -1,0 +1,184 @@
+"""The one door to the file system for everything that changes it.
+
+Each way to change a file that cox uses is a function here, so that a test can count them, make them
+fail, or stop the process between two of them. Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cox.errors import StorageError
+from cox.storage import layout
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space and try again",
+    errno.EDQUOT: "your quota is used up: free some space and try again",
+    errno.EROFS: "the file system is read-only: choose another directory, or open with mode='r'",
+    errno.EACCES: "you may not write there: choose another directory, or open with mode='r'",
+    errno.EPERM: "you may not write there: choose another directory, or open with mode='r'",
+    errno.EMFILE: "too many open files: close stores that are done, or raise `ulimit -n`",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "a file stands where the directory should be",
+}
+
+
+def refused(error: OSError, doing: str, path: str | os.PathLike[str]) -> StorageError:
+    """The error for a user, made of what the operating system said.
+
+    Args:
+        error: What the system call raised.
+        doing: What was being done, for the sentence: 'cannot write a row'.
+        path: The file or directory it was done to.
+    """
+    said = os.strerror(error.errno) if error.errno else str(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    message = f"{doing}: {said}" + (f" ({remedy})" if remedy else "")
+    return StorageError(error.errno, message, os.fspath(path))
+
+
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, or leave the file ending at `offset` and raise.
+
+    A short write is how a full disk first shows: the rest is tried once more, to learn the reason.
+    """
+    done = os.pwrite(fd, data, offset)
+    if done == len(data):
+        return
+    try:
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], offset + done)
+    except OSError:
+        # what is left is an unfinished record; even where it cannot be cut off, the next one overwrites it
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, offset)
+        raise
+
+
+def sync_data(fd: int) -> None:
+    """Have a file's bytes survive the machine."""
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Have the names in a directory survive the machine."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_file(path: Path) -> None:
+    """Have a finished file's bytes survive the machine."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and its parents, where they are missing."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file; a file that is gone already is fine."""
+    path.unlink(missing_ok=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file its final name, in the place of whatever had it."""
+    source.replace(target)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the same directory, recognisable as unfinished."""
+    return path.with_name(f"{layout.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+
+
+def replace_file(path: Path, write: Callable[[Path], None], *, durable: bool) -> None:
+    """Replace a file whole: written beside, synced, renamed, directory synced.
+
+    Args:
+        path: The file to make or replace.
+        write: Makes the new file under the name it is given.
+        durable: Whether the new file is to survive the machine once this returns.
+
+    A reader sees the old file or the new one, and a failure leaves the old one and nothing else.
+    """
+    beside = temporary_beside(path)
+    try:
+        write(beside)
+        if durable:
+            sync_file(beside)
+        rename(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unlink(beside)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def replace_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Replace a file by these bytes, whole."""
+    replace_file(path, lambda beside: _write_new(beside, data), durable=durable)
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Make a file with these bytes unless it is there; several processes may try at once.
+
+    Returns:
+        Whether it was this call that made it.
+    """
+    beside = temporary_beside(path)
+    _write_new(beside, data)
+    return link_or_leave(beside, path)
+
+
+def link_or_leave(finished: Path, path: Path) -> bool:
+    """Give a finished file its name unless that is taken; the unfinished name goes either way.
+
+    Returns:
+        Whether the name was free.
+    """
+    try:
+        path.hardlink_to(finished)  # fails if the name is taken, and never shows an unfinished file
+    except FileExistsError:
+        return False
+    except OSError:
+        if path.exists():
+            return False
+        rename(finished, path)  # a file system without hard links
+    finally:
+        unlink(finished)
+    return True
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a new file; a failure removes what there is of it."""
+    try:
+        with path.open("xb") as file:
+            yield file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unlink(path)
+        raise
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with new_file(path) as file:
+        file.write(data)

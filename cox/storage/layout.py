@@ -1,0 +1,176 @@
+"""Every file name of a run, and the rules for names that users choose. No I/O."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cox.errors import RunNameError, SchemaError
+
+STORE_FILE = "store.h5"
+SAVE_DIR = "save"
+TENSORBOARD_DIR = "tensorboard"
+OBJECTS_DIR = ".table_objects"
+META_DIR = ".cox"
+JOURNAL_DIR = "journal"
+CLAIMS_DIR = "claims"
+RUN_FILE = "run.json"
+TRUST_FILE = "trusted.json"
+FOLD_LOCK = "fold.lock"
+CACHE_DIR = ".cox-cache"
+SNAPSHOT_SUFFIX = "_snapshot"
+JOURNAL_SUFFIX = ".log"
+#: What every file that is not finished yet begins with, so that what a kill leaves behind is known.
+TEMPORARY_PREFIX = ".tmp-"
+
+MAIN_WRITER = "main"
+RANK_COLUMN = "rank"
+
+_JOURNAL_NAME = re.compile(r"(main|rank-\d+)-([0-9a-f]{8})\.log")
+# PyTables keeps these names for itself; pandas puts its rows into a child called `table`.
+_RESERVED_NODE = re.compile(r"_[cfgv]_|_i_|_p_")
+_RESERVED_PARTS = frozenset({"", ".", "..", "table", "_cox"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """The paths of one run directory."""
+
+    root: Path
+
+    @property
+    def store_file(self) -> Path:
+        """The HDF5 file that pandas opens."""
+        return self.root / STORE_FILE
+
+    @property
+    def save_dir(self) -> Path:
+        """What the user saves."""
+        return self.root / SAVE_DIR
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        """TensorBoard's event files."""
+        return self.root / TENSORBOARD_DIR
+
+    @property
+    def objects_dir(self) -> Path:
+        """The payloads of PICKLE and PYTORCH_STATE cells."""
+        return self.root / OBJECTS_DIR
+
+    @property
+    def meta_dir(self) -> Path:
+        """What cox keeps about the run."""
+        return self.root / META_DIR
+
+    @property
+    def journal_dir(self) -> Path:
+        """One journal for each writer; rows newer than the store file."""
+        return self.meta_dir / JOURNAL_DIR
+
+    @property
+    def claims_dir(self) -> Path:
+        """One claim for each writer."""
+        return self.meta_dir / CLAIMS_DIR
+
+    @property
+    def run_file(self) -> Path:
+        """The run's state, as JSON."""
+        return self.meta_dir / RUN_FILE
+
+    @property
+    def trust_file(self) -> Path:
+        """Digests of objects that the user vouched for, signed."""
+        return self.meta_dir / TRUST_FILE
+
+    @property
+    def fold_lock(self) -> Path:
+        """Held while the store file is being replaced."""
+        return self.meta_dir / FOLD_LOCK
+
+    @property
+    def snapshot_dir(self) -> Path:
+        """Where `Store.snapshot_copy` puts its copy."""
+        return self.root.with_name(self.root.name + SNAPSHOT_SUFFIX)
+
+    def claim_file(self, writer: str) -> Path:
+        """The claim of one writer."""
+        return self.claims_dir / f"{writer}.json"
+
+    def journal_file(self, writer: str, salt: int) -> Path:
+        """The journal of one writer. Its salt is in its name, where damage to the file cannot reach it."""
+        return self.journal_dir / f"{writer}-{salt:08x}{JOURNAL_SUFFIX}"
+
+
+def writer_name(rank: int | None) -> str:
+    """The name of a run's sole writer, or of one among several."""
+    return MAIN_WRITER if rank is None else f"rank-{rank}"
+
+
+def rank_of(writer: str) -> int | None:
+    """The rank of a writer, None for the sole one."""
+    return None if writer == MAIN_WRITER else int(writer.removeprefix("rank-"))
+
+
+def parse_journal_name(name: str) -> tuple[str, int] | None:
+    """Writer and salt of a journal's file name; None for a name that is no journal's."""
+    match = _JOURNAL_NAME.fullmatch(name)
+    return (match[1], int(match[2], 16)) if match else None
+
+
+def check_run_name(exp_id: str, folder: Path) -> str:
+    """The directory name that `exp_id` means inside `folder`.
+
+    Args:
+        exp_id: A plain name, or the absolute path of a directory directly inside `folder`.
+        folder: The absolute folder of runs.
+
+    Raises:
+        RunNameError: It would lead anywhere else.
+    """
+    name = os.fspath(exp_id)
+    if Path(name).is_absolute() and Path(os.path.normpath(name)).parent == folder:
+        name = Path(os.path.normpath(name)).name
+    if name in ("", ".", "..", CACHE_DIR) or "/" in name or "\\" in name or "\0" in name:
+        raise RunNameError(
+            f"exp_id={exp_id!r} cannot name a run: give one directory name, without separators, "
+            f"or an absolute path directly inside {folder}"
+        )
+    return name
+
+
+def check_table_name(name: object) -> str:
+    """A table's name, which is also its key in the HDF5 file.
+
+    Raises:
+        SchemaError: pandas and HDF5 could not keep a table under it.
+    """
+    if not isinstance(name, str):
+        raise SchemaError(f"a table's name is a string, not {name!r}")
+    for part in name.split("/"):
+        if part in _RESERVED_PARTS or _RESERVED_NODE.match(part) or "\0" in part:
+            raise SchemaError(
+                f"table name {name!r}: {part!r} is a name that HDF5, PyTables or cox keeps for itself; "
+                "use a word, optionally with single slashes between words"
+            )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SchemaError(f"table name {name!r} is no valid unicode") from error
+    return name
+
+
+def is_plain_field(name: str) -> bool:
+    """Whether PyTables takes a column name as the name of an HDF5 field.
+
+    The others are stored in blocks, with the name in an attribute, as pandas does by default.
+    """
+    return (
+        name not in ("", ".", "index", "table")
+        and "/" not in name
+        and "\0" not in name
+        and not _RESERVED_NODE.match(name)
+        and not name.startswith("values_block_")
+    )

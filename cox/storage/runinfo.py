@@ -1,0 +1,63 @@
+"""`run.json`: what a run says of itself. For people and for listing runs; no row depends on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from cox.errors import FormatVersionError
+from cox.storage import fs, layout
+
+VERSION = 1
+
+
+def read(run: layout.RunLayout) -> dict[str, Any]:
+    """What the run says of itself; empty where it says nothing that can be read.
+
+    Raises:
+        FormatVersionError: A newer cox wrote the run.
+    """
+    try:
+        info = json.loads(run.run_file.read_bytes())
+    except (OSError, ValueError):
+        return {}  # made by upstream cox, or cut short: what matters is in the tables
+    if not isinstance(info, dict):
+        return {}
+    version = info.get("format", 0)
+    if isinstance(version, int) and version > VERSION:
+        raise FormatVersionError(
+            f"{run.root} is a run of format {version}; this cox reads up to {VERSION}: upgrade cox"
+        )
+    return info
+
+
+def mark_running(run: layout.RunLayout) -> None:
+    """Say that a process of this host writes the run."""
+    before = read(run)
+    _write(
+        run,
+        {
+            "format": VERSION,
+            "state": "running",
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "created": before.get("created", time.time()),
+            "started": time.time(),
+        },
+    )
+
+
+def mark_ended(run: layout.RunLayout, error: str | None) -> None:
+    """Say that the run ended: by itself, or by an error."""
+    info = read(run)
+    info.update(state="failed" if error else "finished", ended=time.time())
+    if error:
+        info["error"] = error
+    _write(run, info)
+
+
+def _write(run: layout.RunLayout, info: dict[str, Any]) -> None:
+    fs.replace_bytes(run.run_file, json.dumps(info, indent=1).encode())

@@ -1,0 +1,276 @@
+"""A run's tables as of now: the one function through which everything reads.
+
+The journals are read first, then the store file. Whatever a writer folds in between, each row that was
+acknowledged before is seen exactly once: a journal that was folded meanwhile is skipped up to the
+sequence number that the store file says it holds. No lock is taken, nothing is written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cox.errors import DamagedError, DamageWarning, RunNotFoundError
+from cox.schema import Column, Schema
+from cox.storage import empty, hdf5, journal, layout
+from cox.storage.columns import Part, TableData, mask_of, part_from_rows, values_of
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A run at one moment.
+
+    Attributes:
+        content: Tables and writers, as a store file would hold them now.
+        journals: What was read on top of the store file.
+        damage: A sentence for each thing that could not be read.
+    """
+
+    content: hdf5.StoreFile
+    journals: list[journal.Journal]
+    damage: list[str] = field(default_factory=list)
+
+    @property
+    def tables(self) -> dict[str, TableData]:
+        """The tables by name. Those whose rows were not asked for have none."""
+        return self.content.tables
+
+    def warn(self, run: Path | str, *, stacklevel: int = 3) -> None:
+        """Warn of what could not be read."""
+        for sentence in self.damage:
+            warnings.warn(f"run {run}: {sentence}", DamageWarning, stacklevel=stacklevel)
+
+
+def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bool = True) -> Snapshot:
+    """Read a run.
+
+    Args:
+        run: Where it lies.
+        tables: The rows of these tables only; None for all.
+        rows: Whether to read rows at all, or only which tables there are and how many rows they have.
+
+    Raises:
+        RunNotFoundError: There is no store file, and no journal.
+        DamagedError: The store file cannot be read.
+        FormatVersionError: A newer cox wrote it.
+    """
+    journals = journal.read_journals(run.journal_dir)
+    try:
+        # rewinds reach into rows of the store file, so that journals want their tables whole
+        content = (
+            hdf5.StoreFile()
+            if empty.is_empty(run.store_file)
+            else hdf5.read(run.store_file, tables=tables, rows=rows)
+        )
+    except FileNotFoundError:
+        if not journals:
+            raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
+        content = hdf5.StoreFile()
+    snapshot = Snapshot(content, journals)
+    if journals:
+        _Replay(snapshot, None if tables is None else frozenset(tables), rows=rows).run()
+    return snapshot
+
+
+def own_rows(content: hdf5.StoreFile, writer: str) -> dict[str, int]:
+    """How many rows of each table are a writer's. In a file that does not say, all are the sole one's."""
+    if writer in content.writers:
+        return dict(content.writers[writer]["rows"])
+    if content.writers or writer != layout.MAIN_WRITER:
+        return {}
+    return dict(content.nrows)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A table as one journal tells it: its columns, and rows that are not in the store file."""
+
+    name: str
+    columns: list[Column]
+    rows: list[list[Any]] = field(default_factory=list)
+
+
+class _Replay:
+    """Applies journals to what the store file holds."""
+
+    def __init__(self, snapshot: Snapshot, wanted: frozenset[str] | None, *, rows: bool) -> None:
+        self._snapshot = snapshot
+        self._content = snapshot.content
+        self._wanted = wanted
+        self._rows = rows
+
+    def run(self) -> None:
+        """Apply all of them, in order."""
+        if not self._content.writers and self._content.nrows:
+            rows = own_rows(self._content, layout.MAIN_WRITER)
+            self._content.writers[layout.MAIN_WRITER] = {"seq": 0, "rows": rows}
+        for log in self._snapshot.journals:
+            name = log.path.name
+            self._snapshot.damage += [f"journal {name}: {sentence}" for sentence in log.damage]
+            self._apply(log)
+
+    def _apply(self, log: journal.Journal) -> None:
+        state = self._content.writers.setdefault(log.writer, {"seq": 0, "rows": {}})
+        pending: dict[int, _Pending] = {}
+        settled = dict(state["rows"])  # how many of its rows stand in `content` already
+        expected = state["seq"]
+        lost = 0
+        for record in log.records:
+            try:
+                kind, seq = record[0], record[1]
+                if seq != expected and seq > expected:
+                    lost += seq - expected
+                fresh = seq >= expected
+                if kind == journal.ROW:
+                    if fresh:
+                        self._row(pending, state["rows"], record)
+                elif kind == journal.TABLE:
+                    _declare(pending, record)
+                elif kind == journal.COLUMN:
+                    _add_column(pending, record)
+                elif kind == journal.REWIND and fresh:
+                    name, keep = record[2], int(record[3])
+                    _drop_pending(pending, name, keep)
+                    if keep < settled.get(name, 0):
+                        self._cut(name, log.writer, keep, gone=settled[name] - keep)
+                        settled[name] = keep
+                    state["rows"][name] = keep
+                if fresh:
+                    expected = seq + 1
+            except (LookupError, TypeError, ValueError) as error:
+                self._damaged(log, f"a record makes no sense: {error}")
+        if lost:
+            self._damaged(log, f"{lost} records are lost")
+        state["seq"] = expected
+        for table in pending.values():
+            if table.rows:
+                self._merge(table, log)
+
+    def _damaged(self, log: journal.Journal, sentence: str) -> None:
+        self._snapshot.damage.append(f"journal {log.path.name}: {sentence}")
+
+    def _row(self, pending: dict[int, _Pending], rows: dict[str, int], record: list[Any]) -> None:
+        table, number = pending[record[2]], record[3]
+        expected = rows.get(table.name, 0)
+        if number != expected and number > expected:
+            which = f"row {expected}" if number == expected + 1 else f"rows {expected} to {number - 1}"
+            self._snapshot.damage.append(f"table {table.name!r}: {which} of the journal cannot be read")
+        rows[table.name] = number + 1
+        table.rows.append(record)
+
+    def _cut(self, name: str, writer: str, keep: int, *, gone: int) -> None:
+        """Drop a writer's rows of a table but the first `keep`, which are `gone` fewer than there were."""
+        table = self._content.tables.get(name)
+        if table is None:
+            return
+        self._content.nrows[name] -= gone
+        rank, left, parts = layout.rank_of(writer), keep, []
+        for part in table.parts:
+            own = _rows_of(part, table.schema, rank)
+            parts.append(part.take(~own | (np.cumsum(own) <= left)))
+            left -= min(left, int(own.sum()))
+        table.parts = [part for part in parts if part.nrows]
+
+    def _merge(self, table: _Pending, log: journal.Journal) -> None:
+        """Put a journal's rows behind those of the table so far."""
+        name, content = table.name, self._content
+        whole = content.tables.get(name)
+        if whole is None:
+            whole = content.tables[name] = TableData(name, Schema(table.columns))
+        width = len(table.columns)
+        if any(len(record) - 4 > width for record in table.rows):
+            self._damaged(log, f"table {name!r}: the declaration of a column is lost, and with it its cells")
+        content.nrows[name] = content.nrows.get(name, 0) + len(table.rows)
+        merged = merge_schemas(whole.schema, table.columns)
+        if self._rows and (self._wanted is None or name in self._wanted):
+            part = self._part(table, log)
+            whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
+            whole.parts.append(widened(part, Schema(table.columns), merged))
+        whole.schema = merged
+
+    def _part(self, table: _Pending, log: journal.Journal) -> Part:
+        width = len(table.columns)
+        rows = [record[4 : 4 + width] for record in table.rows]
+        try:
+            return part_from_rows(rows, table.columns)
+        except (DamagedError, OverflowError) as error:
+            self._damaged(log, f"table {table.name!r}: {error}")
+            good = [row for row in rows if _fits(row, table.columns)]
+            self._content.nrows[table.name] -= len(rows) - len(good)
+            return part_from_rows(good, table.columns)
+
+
+def _fits(row: list[Any], columns: list[Column]) -> bool:
+    try:
+        part_from_rows([row], columns)
+    except (DamagedError, OverflowError):
+        return False
+    return True
+
+
+def _declare(pending: dict[int, _Pending], record: list[Any]) -> None:
+    _, _, table_id, name, columns = record
+    if table_id not in pending:  # written twice
+        pending[table_id] = _Pending(layout.check_table_name(name), list(Schema.from_json(columns)))
+
+
+def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:
+    for table in pending.values():
+        if table.name == name:
+            table.rows = [record for record in table.rows if record[3] < keep]
+
+
+def _add_column(pending: dict[int, _Pending], record: list[Any]) -> None:
+    _, _, table_id, (name, kind, nullable) = record
+    table = pending[table_id]
+    if all(column.name != name for column in table.columns):  # written twice
+        table.columns += Schema.from_json([[name, kind, nullable]])
+
+
+def _rows_of(part: Part, schema: Schema, rank: int | None) -> Any:
+    """Which of a part's rows a writer wrote: a boolean array of shape (nrows,)."""
+    column = schema.get(layout.RANK_COLUMN)
+    if column is None or layout.RANK_COLUMN not in part.values:
+        return np.full(part.nrows, rank is None)
+    missing = mask_of(part, layout.RANK_COLUMN)
+    return missing if rank is None else ~missing & (part.values[layout.RANK_COLUMN] == rank)
+
+
+def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
+    """The columns of both, `rank` last.
+
+    Writers that disagree about a column's type get the wider one: numbers as float, else text.
+    """
+    merged = {column.name: column for column in old}
+    for column in columns:
+        known = merged.get(column.name, column)
+        kind = known.kind
+        if known.kind != column.kind:
+            numbers = {"int", "float", "bool"}
+            kind = "float" if {known.kind, column.kind} <= numbers else "str"
+        merged[column.name] = Column(column.name, kind, known.nullable or column.nullable)
+    if layout.RANK_COLUMN in merged:
+        merged[layout.RANK_COLUMN] = merged.pop(layout.RANK_COLUMN)
+    made = Schema(merged.values())
+    return old if made == old else made
+
+
+def widened(part: Part, before: Schema, after: Schema) -> Part:
+    """The part with its values in the kinds of `after`, where they are other than those of `before`."""
+    for column in after:
+        known = before.get(column.name)
+        if known is None or known.kind == column.kind or column.name not in part.values:
+            continue
+        values = values_of(part, known)
+        if column.kind == "str":
+            made = np.empty(part.nrows, dtype=object)
+            made[:] = [str(value) for value in values.tolist()]
+            part.values[column.name] = made
+        else:
+            part.values[column.name] = values.astype(np.float64)
+    return part

@@ -1,0 +1,353 @@
+"""One writer of one run in this process: its claim, its journal, the tables it knows.
+
+However many Stores a program opens on a run, they share one of these. It folds when the journal has
+grown as large as all that was folded before, so that the total cost of folding stays linear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cox.errors import ClosedError, CoxError, ForkError, RewindError, SchemaError
+from cox.schema import Column, Schema, describe_difference
+from cox.storage import claims, empty, fs, journal, layout, runinfo
+
+_log = logging.getLogger("cox")
+
+#: A journal is folded once it is this large, or as large as all that was folded before, in bytes.
+FOLD_AT = 32 * 1024 * 1024
+
+
+class TableState:
+    """A table as its writer knows it.
+
+    Attributes:
+        name: The table's name.
+        schema: Its columns, with `rank` at the end where the writer is one of several.
+        nrows: How many rows of it this writer flushed.
+        in_run: Whether it has a flushed row, and so is part of the run.
+    """
+
+    __slots__ = ("id", "in_run", "name", "nrows", "schema", "writer")
+
+    def __init__(self, writer: RunWriter, name: str, schema: Schema, nrows: int, *, in_run: bool) -> None:
+        self.writer = writer
+        self.name = name
+        self.schema = schema
+        self.nrows = nrows
+        self.in_run = in_run
+        self.id = -1  # not declared in the current journal
+
+    def append(self, values: tuple[Any, ...]) -> None:
+        """Journal one row: a value for each column, None where it is missing.
+
+        Raises:
+            StorageError: The file system refused it; the row is not in the run.
+        """
+        writer = self.writer
+        with writer.lock:
+            try:
+                if self.id < 0:
+                    writer.declare(self, values)
+                else:
+                    writer.journal.append_row(self.id, self.nrows, values)
+            except OSError as error:
+                raise writer.refusal(error, f"cannot write a row of table {self.name!r}") from error
+            self.nrows += 1
+            if writer.journal.size >= writer.fold_at:
+                writer.fold_if_it_helps()
+
+
+class RunWriter:
+    """The right to write a run, and the means. Use `open_writer`.
+
+    Args:
+        run: Where the run lies; its directory is there.
+        rank: This process's rank, where several write the run.
+        sync: Whether every row survives the machine, not just the process.
+
+    Raises:
+        RunInUseError: Another process writes this run.
+        StorageError: The file system refused something.
+        FormatVersionError: A newer cox wrote the run.
+    """
+
+    def __init__(self, run: layout.RunLayout, rank: int | None, *, sync: bool) -> None:
+        self.run = run
+        self.rank = rank
+        self.name = layout.writer_name(rank)
+        self.users = 0
+        self.lock = threading.RLock()
+        self.tables: dict[str, TableState] = {}
+        self.fold_at = FOLD_AT
+        self._ids = 0
+        self._gone: Exception | None = None
+        self._error: str | None = None
+        with _explained(run.root, "cannot open the run for writing"):
+            for directory in (run.save_dir, run.tensorboard_dir, run.objects_dir, run.claims_dir):
+                fs.make_directories(directory)
+            runinfo.read(run)  # a newer format is refused before anything is touched
+            self._claim = claims.Claim(run.claim_file(self.name), f"run {run.root}")
+        try:
+            with _explained(run.root, "cannot open the run for writing"):
+                fs.create_once(run.store_file, empty.contents())
+                next_seq = self._recover()
+                runinfo.mark_running(run)
+        except BaseException:
+            self._claim.release()
+            raise
+        self.journal = journal.JournalWriter(run, self.name, next_seq, sync=sync)
+
+    # --- What a run has
+
+    def add_table(self, name: str, schema: Schema) -> TableState:
+        """Declare a table, or find it declared before with the same columns.
+
+        Raises:
+            SchemaError: It is there with other columns, or its name cannot be one.
+        """
+        with self.lock:
+            layout.check_table_name(name)
+            schema = self._with_rank(name, schema)
+            known = self.tables.get(name)
+            if known is None:
+                known = self.tables[name] = TableState(self, name, schema, 0, in_run=False)
+            elif not _continues(known.schema, schema):
+                raise SchemaError(
+                    f"table {name!r} is in run {self.run.root} with another schema: the new one "
+                    f"{describe_difference(known.schema, schema)}; use another name, or add_column for new columns"
+                )
+            return known
+
+    def declare(self, table: TableState, values: tuple[Any, ...]) -> None:
+        """Journal a table's first row, together with its declaration. The caller holds the lock."""
+        self._check_usable()
+        self.journal.append_table(self._ids, table.name, table.schema, table.nrows, values)
+        table.id, self._ids, table.in_run = self._ids, self._ids + 1, True
+
+    def add_column(self, table: TableState, column: Column) -> None:
+        """Add a column to a table; rows before it read as missing, and rows after it may leave it out.
+
+        Raises:
+            SchemaError: The table has one of that name and another type.
+        """
+        with self.lock:
+            self._check_usable()
+            known = table.schema.get(column.name)
+            column = Column(column.name, column.kind, nullable=True)
+            if known == column:
+                return
+            if known is not None or column.name == layout.RANK_COLUMN and self.rank is not None:
+                raise SchemaError(f"table {table.name!r} has a column {column.name!r} of another type already")
+            if table.id >= 0:
+                try:
+                    self.journal.append_column(table.id, column)
+                except OSError as error:
+                    raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
+            table.schema = table.schema.with_column(column)
+
+    def rewind(self, table: TableState, nrows: int) -> None:
+        """Drop this writer's rows of a table from number `nrows` on.
+
+        Raises:
+            RewindError: It has not so many.
+        """
+        with self.lock:
+            self._check_usable()
+            if not 0 <= nrows <= table.nrows:
+                raise RewindError(
+                    f"table {table.name!r}: cannot rewind to {nrows} rows, it has {table.nrows}; give 0 to {table.nrows}"
+                )
+            if nrows == table.nrows:
+                return
+            try:
+                self.journal.append_rewind(table.name, nrows)
+            except OSError as error:
+                raise self.refusal(error, f"cannot rewind table {table.name!r}") from error
+            table.nrows = nrows
+            table.in_run = nrows > 0 or self.rank is not None
+
+    # --- Its life
+
+    def refusal(self, error: OSError, doing: str) -> Exception:
+        """The error to raise for a refused write: why this writer is gone, or what the disk said."""
+        if self._gone is not None:
+            return self._gone
+        return fs.refused(error, doing, self.journal.path or self.run.journal_dir)
+
+    def fold_if_it_helps(self) -> None:
+        """Fold a grown journal. What goes wrong is logged: the rows are safe where they are."""
+        from cox.storage import fold
+
+        with self.lock:
+            try:
+                now = fold.fold(self.run, owner=self.name)
+            except OSError as error:
+                _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
+                self.fold_at = self.journal.size + FOLD_AT
+                return
+            self.journal.close()
+            for table in self.tables.values():
+                table.id = -1
+            self.fold_at = max(FOLD_AT, now.content.folded_bytes)
+
+    def heartbeat(self) -> None:
+        """Say that this writer lives."""
+        self._claim.heartbeat()
+
+    def fail(self, error: str) -> None:
+        """Have the run end as failed."""
+        self._error = self._error or error
+
+    def close(self) -> None:
+        """Fold, unless others still write this run, and give up the claim. What goes wrong is logged."""
+        from cox.storage import fold
+
+        with self.lock:
+            if self._gone is not None:
+                return
+            self._gone = ClosedError(f"the store of run {self.run.root} is closed: open it again to go on")
+            folded = self.journal.path is None and not self._journals_left()
+            with contextlib.suppress(OSError):
+                self.journal.sync()
+            self.journal.close()
+            self._claim.release()
+            try:
+                if not folded and not self._others_live():
+                    fold.fold(self.run)
+                runinfo.mark_ended(self.run, self._error)
+            except OSError as error:
+                _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
+
+    def truncate(self) -> None:
+        """Begin the run's tables anew: mode='w'."""
+        from cox.storage import fold, hdf5
+
+        with self.lock, claims.exclusive(self.run.fold_lock):
+            self._check_usable()
+            content = hdf5.StoreFile(writers={self.name: {"seq": self.journal.next_seq, "rows": {}}})
+            with _explained(self.run.root, "cannot empty the run"):
+                fs.replace_file(self.run.store_file, lambda path: hdf5.write(path, content), durable=True)
+            fold.remove_journals(self.run, self.name)
+            self.journal.close()
+            self.tables.clear()
+            shutil.rmtree(self.run.objects_dir, ignore_errors=True)
+            fs.make_directories(self.run.objects_dir)
+
+    def abandon(self) -> None:
+        """Let go of everything and touch nothing: for the copy in a forked child."""
+        self.lock = threading.RLock()
+        self._gone = ForkError(
+            f"run {self.run.root} is written by the parent process: a forked child opens a store of its own, "
+            "with rank= if it is to write to the same run"
+        )
+        self.journal.close()
+        self._claim.abandon()
+
+    def _recover(self) -> int:
+        """Fold what an earlier writer left behind, and learn the tables. Returns the next sequence number."""
+        if empty.is_empty(self.run.store_file) and not self._journals_left():
+            return 0
+        from cox.storage import fold, snapshot
+
+        for path in self.run.objects_dir.glob(f"{layout.TEMPORARY_PREFIX}*"):
+            if self.rank is None:
+                fs.unlink(path)  # of a row that was never flushed
+        if self._journals_left() and not self._others_live():
+            try:
+                fold.fold(self.run, owner=self.name)
+            except OSError as error:
+                _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
+        now = snapshot.read(self.run, rows=False)
+        own = snapshot.own_rows(now.content, self.name)
+        for name, table in now.tables.items():
+            schema = self._with_rank(name, table.schema)
+            self.tables[name] = TableState(self, name, schema, own.get(name, 0), in_run=True)
+        writer = now.content.writers.get(self.name)
+        self.fold_at = max(FOLD_AT, now.content.folded_bytes)
+        return int(writer["seq"]) if writer else 0
+
+    def _journals_left(self) -> bool:
+        try:
+            return any(self.run.journal_dir.glob(f"*{layout.JOURNAL_SUFFIX}"))
+        except FileNotFoundError:
+            return False
+
+    def _others_live(self) -> bool:
+        own = self.run.claim_file(self.name)
+        return any(path != own and claims.is_held(path) for path in self.run.claims_dir.glob("*.json"))
+
+    def _with_rank(self, name: str, schema: Schema) -> Schema:
+        if self.rank is None:
+            return schema
+        known = schema.get(layout.RANK_COLUMN)
+        if known is not None and known.kind != "int":
+            raise SchemaError(
+                f"table {name!r}: the column {layout.RANK_COLUMN!r} is kept for the writers' rank, an int; rename yours"
+            )
+        others = [column for column in schema if column.name != layout.RANK_COLUMN]
+        return Schema([*others, Column(layout.RANK_COLUMN, "int", nullable=True)])
+
+    def _check_usable(self) -> None:
+        if self._gone is not None:
+            raise self._gone
+
+
+def _continues(known: Schema, new: Schema) -> bool:
+    """Whether a script that declares `new` can go on with a table that has `known`: columns may have been added."""
+    return known == new or (
+        all(known.get(column.name) == column for column in new)
+        and all(column.nullable for column in known if column.name not in new)
+    )
+
+
+@contextlib.contextmanager
+def _explained(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CoxError):
+            raise
+        raise fs.refused(error, doing, error.filename or path) from error
+
+
+_open: weakref.WeakValueDictionary[tuple[Path, int | None], RunWriter] = weakref.WeakValueDictionary()
+_open_lock = threading.Lock()
+
+
+def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWriter:
+    """The writer of a run, shared by all who open it in this process. Each calls `release` once."""
+    with _open_lock:
+        writer = _open.get((run.root, rank))
+        if writer is None or writer._gone is not None:
+            writer = RunWriter(run, rank, sync=sync)
+            _open[run.root, rank] = writer
+        writer.users += 1
+        return writer
+
+
+def release(writer: RunWriter) -> None:
+    """Give a writer back; the last one closes it."""
+    with _open_lock:
+        writer.users -= 1
+        last = writer.users <= 0
+        if last:
+            _open.pop((writer.run.root, writer.rank), None)
+    if last:
+        writer.close()
+
+
+def forget_all() -> None:
+    """In a forked child: abandon every writer of the parent."""
+    global _open_lock
+    _open_lock = threading.Lock()
+    for writer in list(_open.values()):
+        writer.abandon()
+    _open.clear()

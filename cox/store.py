@@ -1,0 +1,499 @@
+"""Store: one run. Its directory, its tables, its TensorBoard writer.
+
+::
+
+    OUT_DIR/<exp_id>/
+      store.h5        every table; pandas.read_hdf(path, 'results') opens it without cox
+      tensorboard/    event files
+      save/           for whatever the program saves
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import KeysView, Mapping
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+from cox import lifecycle, schema
+from cox.errors import (
+    ClosedError,
+    PendingRowWarning,
+    ReadOnlyError,
+    RowError,
+    RunExistsError,
+    RunNameError,
+    RunNotFoundError,
+    TableNotFoundError,
+)
+from cox.objects import Trust
+from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema
+from cox.storage import fs, layout, runinfo, writer
+from cox.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tensorboardX import SummaryWriter
+
+    from cox.storage.columns import TableData
+    from cox.storage.snapshot import Snapshot
+
+__all__ = [
+    "OBJECT",
+    "PICKLE",
+    "PYTORCH_STATE",
+    "SAVE_DIR",
+    "STORE_BASENAME",
+    "TABLE_OBJECT_DIR",
+    "TENSORBOARD_DIR",
+    "Store",
+    "Table",
+    "schema_from_dict",
+]
+
+# upstream's names for these
+STORE_BASENAME = layout.STORE_FILE
+SAVE_DIR = layout.SAVE_DIR
+TENSORBOARD_DIR = layout.TENSORBOARD_DIR
+TABLE_OBJECT_DIR = layout.OBJECTS_DIR
+
+#: Events reach the disk after this many seconds at the latest, while tensorboardX's thread lives.
+_TENSORBOARD_FLUSH = 5
+
+_log = logging.getLogger("cox")
+_writers_made = count()
+
+schema_from_dict = schema.infer
+
+
+class Store:
+    """A run: a directory of tables, opened for writing or for reading.
+
+    Args:
+        storage_folder: The folder of runs, made if it is missing.
+        exp_id: The run's name inside it, or its absolute path; None makes a new run named by a UUID.
+        new: Whether the run must not be there yet.
+        mode: 'a' to write, going on where the run stopped; 'w' to begin its tables anew; 'r' to read,
+            also while another process writes it. 'r' changes nothing on disk.
+        rank: This process's number, where several write the same run: its rows carry it in a column
+            `rank`. None for a run's sole writer.
+        sync: 'row' to have each row survive the machine before `flush_row` returns; by default it
+            survives the process, and the machine once it is folded into store.h5 or the store closed.
+        allow_pickle: Whether to rebuild objects that nobody vouched for; see the README on trust.
+
+    Attributes:
+        exp_id: The run's name.
+        path: Its directory, absolute.
+        save_dir: Its directory for whatever the program saves, absolute.
+        tb_dir: Its directory of TensorBoard event files, absolute.
+
+    Raises:
+        RunNameError: `exp_id` cannot name a run inside the folder.
+        RunExistsError: `new=True`, and the run is there.
+        RunNotFoundError: mode='r', and the run is not there.
+        RunInUseError: Another process writes the run.
+        StorageError: The directory cannot be made or written.
+        FormatVersionError: A newer cox wrote the run.
+
+    Example:
+        >>> store = Store('runs')
+        >>> store.add_table('results', {'step': int, 'loss': float})
+        >>> store['results'].append_row({'step': 0, 'loss': 2.31})
+        >>> store['results'].df
+    """
+
+    OBJECT: ClassVar[str] = OBJECT
+    PICKLE: ClassVar[str] = PICKLE
+    PYTORCH_STATE: ClassVar[str] = PYTORCH_STATE
+
+    def __init__(
+        self,
+        storage_folder: str | os.PathLike[str],
+        exp_id: str | None = None,
+        new: bool = False,
+        mode: str = "a",
+        *,
+        rank: int | None = None,
+        sync: str | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        self._writer: writer.RunWriter | None = None
+        self._closed = False
+        _check_options(mode, rank, sync)
+        folder = Path(os.path.abspath(storage_folder))  # noqa: PTH100 - resolve() would follow links
+        if exp_id is None and mode == "r":
+            raise RunNameError(f"mode='r' needs an exp_id: which run of {folder} is to be read?")
+        self.exp_id = str(uuid4()) if exp_id is None else layout.check_run_name(exp_id, folder)
+        run = self._run = layout.RunLayout(folder / self.exp_id)
+        self.path = str(run.root)
+        self.save_dir = str(run.save_dir)
+        self.tb_dir = str(run.tensorboard_dir)
+        self._objects_dir = run.objects_dir
+        self._trust = Trust(run, allow_pickle=allow_pickle)
+        self._mode = mode
+        self._tables: dict[str, Table] = {}
+        self._tensorboard: SummaryWriter | None = None
+        if mode == "r":
+            self._refresh()
+        else:
+            self._open_for_writing(run, new=new, rank=rank, sync=sync == "row")
+
+    def _open_for_writing(self, run: layout.RunLayout, *, new: bool, rank: int | None, sync: bool) -> None:
+        there = run.root.is_dir()
+        if there and new:
+            raise RunExistsError(f"run {self.path} exists already; leave new=True out to go on with it")
+        try:
+            if not there:
+                fs.make_directories(run.root)
+                _log.info("Logging in: %s", self.path)
+            self._writer = writer.open_writer(run, rank, sync=sync)
+        except OSError as error:
+            if not there:
+                shutil.rmtree(run.root, ignore_errors=True)
+            if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)) or error.errno:
+                raise _as_storage_error(error, self.path) from error
+            raise
+        if self._mode == "w":
+            self._writer.truncate()
+        for name, state in self._writer.tables.items():
+            self._tables[name] = Table(self, name, state.schema, state)
+        lifecycle.register(self)
+
+    # --- Tables
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables by name, in the order they were made; in mode='r' as the writer has them by now."""
+        if self._mode == "r" and not self._closed:
+            self._refresh()
+        return self._tables
+
+    @property
+    def keys(self) -> KeysView[str]:
+        """The names of the tables: a live view."""
+        return self.tables.keys()
+
+    def get_table(self, table_id: str) -> Table:
+        """The table of that name.
+
+        Raises:
+            TableNotFoundError: There is none; names those there are.
+        """
+        found = self._tables.get(table_id) or self.tables.get(table_id)
+        if found is None:
+            raise TableNotFoundError(f"run {self.path} has no table {table_id!r}; it has {list(self._tables)}")
+        return found
+
+    def __getitem__(self, table_id: str) -> Table:
+        return self.get_table(table_id)
+
+    def __contains__(self, table_id: object) -> bool:
+        return table_id in self.tables
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def add_table(self, table_name: str, schema: Mapping[str, Any]) -> Table:
+        """Declare a table. It becomes part of the run with its first flushed row.
+
+        Args:
+            table_name: Its name, which is also its key in store.h5.
+            schema: Column names to types: float, int, str, bool, each also as `| None` for a column that
+                a row may leave out, or OBJECT, PICKLE, PYTORCH_STATE.
+
+        Returns:
+            The table; the same one if it was declared before with the same schema.
+
+        Raises:
+            SchemaError: The run has it with another schema, or a name or type cannot be one.
+        """
+        columns = Schema.declare(schema, table=str(table_name))
+        state = self._writing().add_table(table_name, columns)
+        table = self._tables.get(table_name)
+        if table is None or table._state is not state:
+            table = self._tables[table_name] = Table(self, table_name, state.schema, state)
+        return table
+
+    def add_table_like_example(
+        self, table_name: str, example: Mapping[str, Any], alternative: str = OBJECT
+    ) -> Table:
+        """Declare a table with the types of an example row.
+
+        Args:
+            table_name: The table's name.
+            example: Column names to values; numpy and 0-d torch scalars count as float, int, bool or str.
+            alternative: How to store every other value: OBJECT, PICKLE or PYTORCH_STATE.
+        """
+        return self.add_table(table_name, schema_from_dict(example, alternative))
+
+    def rewind(
+        self,
+        table_name: str,
+        nrows: int | None = None,
+        *,
+        step: int | None = None,
+        column: str = "step",
+        purge_tensorboard: bool = True,
+    ) -> None:
+        """Drop a table's later rows, to go on from a checkpoint after a preemption.
+
+        Args:
+            table_name: The table.
+            nrows: Keep this many rows (of this process's own, where several write the run).
+            step: Keep the rows before the first whose `column` is this or more: the step that will be
+                logged next.
+            column: The column that counts steps.
+            purge_tensorboard: Whether TensorBoard is to forget the points from that step on as well. It
+                forgets those of all tags; pass False for a table that counts otherwise than the rest.
+
+        Raises:
+            RewindError: The table has not so many rows, or no such column.
+        """
+        left = self.get_table(table_name).rewind(nrows, step=step, column=column)
+        if purge_tensorboard:
+            self._close_tensorboard()
+            self._tensorboard = self._make_tensorboard(purge_step=left if step is None else step)
+
+    # --- TensorBoard
+
+    @property
+    def tensorboard(self) -> SummaryWriter:
+        """This run's tensorboardX SummaryWriter, made on first use.
+
+        Raises:
+            ReadOnlyError: The store was opened with mode='r'.
+        """
+        if self._tensorboard is None:
+            self._tensorboard = self._make_tensorboard()
+        return self._tensorboard
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """The same as `tensorboard`."""
+        return self.tensorboard
+
+    def log_table_and_tb(
+        self, table_name: str, update_dict: Mapping[str, Any], summary_type: str = "scalar"
+    ) -> None:
+        """Update a table's working row, and send the same values to TensorBoard.
+
+        The tag is `table/column`, the step is the number of rows flushed so far. It does not flush.
+
+        Args:
+            table_name: The table.
+            update_dict: Column names to values.
+            summary_type: Which `add_…` of the SummaryWriter takes them.
+
+        Raises:
+            RowError: A column is unknown, or a value cannot be converted, or is no scalar. Neither the table
+                nor TensorBoard got anything.
+        """
+        table = self.get_table(table_name)
+        add = getattr(self.tensorboard, f"add_{summary_type}", None)
+        if add is None:
+            known = sorted(name[4:] for name in dir(self.tensorboard) if name.startswith("add_"))
+            raise RowError(f"summary_type={summary_type!r}: TensorBoard has {known}")
+        cells = table._prepare(update_dict)
+        step = table.nrows
+        if summary_type == "scalar":
+            from cox import events
+
+            points = {f"{table_name}/{name}": _scalar(table, name, value, cells) for name, value in update_dict.items()}
+            events.add_scalars(self.tensorboard, points, step)
+        else:
+            for name, value in update_dict.items():
+                add(f"{table_name}/{name}", value, step)
+        table._commit(cells)
+
+    # --- Copies and the end
+
+    def snapshot_copy(self) -> str:
+        """Copy the tables as of now to `<run>_snapshot/store.h5`, for programs that want a file at rest.
+
+        Reading a run while it is written needs no copy: `Store(folder, exp_id, mode='r')`.
+
+        Returns:
+            The path of the copy.
+        """
+        from cox.storage import hdf5
+
+        target = self._run.snapshot_dir / layout.STORE_FILE
+        fs.make_directories(target.parent)
+        content = self._snapshot().content
+        fs.replace_file(target, lambda path: hdf5.write(path, content), durable=False)
+        return str(target)
+
+    @classmethod
+    def read_from_running(cls, storage_folder: str | os.PathLike[str], exp_id: str | None = None) -> Store:
+        """Open a run for reading while another process writes it.
+
+        Args:
+            storage_folder: The folder of runs, or the run's own path.
+            exp_id: The run; None if the path has it.
+        """
+        if exp_id is None:
+            folder, exp_id = cls.split_storage_exp_paths(os.fspath(storage_folder))
+            return cls(folder, exp_id, mode="r")
+        return cls(storage_folder, exp_id, mode="r")
+
+    @staticmethod
+    def split_storage_exp_paths(full_path: str) -> tuple[str, str]:
+        """A run's path as folder and name."""
+        path = Path(full_path)
+        return str(path.parent), path.name
+
+    def close(self) -> None:
+        """Finish the run: fold the journal into store.h5, flush TensorBoard. Harmless a second time.
+
+        A store that is never closed is closed when the program ends. A working row that was never
+        flushed is not stored, and warned about.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        lifecycle.unregister(self)
+        self._close_tensorboard()
+        if self._writer is None:
+            return
+        for table in self._tables.values():
+            if table._working:
+                warnings.warn(
+                    f"run {self.path}: table {table.name!r} had a row that was never flushed, with "
+                    f"{list(table._working)}: it is not stored",
+                    PendingRowWarning,
+                    stacklevel=2,
+                )
+                table._drop_working_row()
+        writer.release(self._writer)
+
+    def heartbeat(self) -> None:
+        """Say that this run's writer lives. Done every few seconds by itself."""
+        if self._writer is not None:
+            self._writer.heartbeat()
+
+    def fail(self, error: str) -> None:
+        """Have the run end as failed.
+
+        Args:
+            error: What went wrong.
+        """
+        if self._writer is not None:
+            self._writer.fail(error)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.fail(f"{type(error).__name__}: {error}")
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_writer", None) is not None and not self._closed:
+            self.close()
+
+    def __getstate__(self) -> object:
+        raise TypeError(
+            f"a Store cannot be pickled: let the other process open Store({self.path!r}, …) by itself, with rank= "
+            "if it is to write"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(f"-- Table: {name} --\n{table}\n" for name, table in self.tables.items())
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path!r}, mode={self._mode!r}: {', '.join(self._tables) or 'no tables'}>"
+
+    # --- Inside
+
+    def _writing(self) -> writer.RunWriter:
+        if self._closed:
+            raise ClosedError(f"the store of run {self.path} is closed: open it again to go on")
+        if self._writer is None:
+            raise ReadOnlyError(f"run {self.path} was opened with mode='r'; open it with mode='a' to write")
+        return self._writer
+
+    def _snapshot(self, **options: Any) -> Snapshot:
+        from cox.storage import snapshot
+
+        now = snapshot.read(self._run, **options)
+        now.warn(self.path, stacklevel=4)
+        return now
+
+    def _refresh(self) -> None:
+        """In mode='r': learn which tables there are by now."""
+        if not self._run.root.is_dir():
+            raise RunNotFoundError(f"there is no run {self.exp_id!r} in {self._run.root.parent}")
+        runinfo.read(self._run)
+        for name, table in self._snapshot(rows=False).tables.items():
+            if name not in self._tables:
+                self._tables[name] = Table(self, name, table.schema, None)
+            self._tables[name]._found = table.schema
+
+    def _read_table(self, name: str) -> TableData:
+        return self._snapshot(tables=[name]).tables[name]
+
+    def _count_rows(self, name: str) -> int:
+        return self._snapshot(rows=False).content.nrows[name]
+
+    def _where(self, table: str) -> str:
+        return f"table {table!r} of run {self.path}"
+
+    def _make_tensorboard(self, *, purge_step: int | None = None) -> SummaryWriter:
+        self._writing()
+        from tensorboardX import SummaryWriter
+
+        # the suffix keeps two writers of the same second from the same file
+        return SummaryWriter(
+            logdir=self.tb_dir,
+            purge_step=purge_step,
+            flush_secs=_TENSORBOARD_FLUSH,
+            filename_suffix=f".{os.getpid()}.{next(_writers_made)}",
+        )
+
+    def _close_tensorboard(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+
+
+def _scalar(table: Table, name: str, value: Any, cells: Mapping[str, Any]) -> float | None:
+    """What TensorBoard gets of a value: None for a missing one."""
+    cell = cells[name]
+    if isinstance(cell, (float, int)) or cell is None:
+        return cell
+    number = schema.infer({name: value})[name]
+    try:
+        return float(value) if number in (float, int, bool, str) else float(value.item())
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise RowError(
+            f"table {table.name!r}, column {name!r}: {value!r} is no scalar for TensorBoard; use update_row for it, "
+            "or another summary_type"
+        ) from error
+
+
+def _check_options(mode: str, rank: int | None, sync: str | None) -> None:
+    if mode not in ("a", "r", "w"):
+        raise ValueError(f"mode={mode!r}: choose 'a' to write, 'w' to begin anew, 'r' to read")
+    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 0):
+        raise ValueError(f"rank={rank!r}: give this process's number, 0 or more")
+    if sync not in (None, "row"):
+        raise ValueError(f"sync={sync!r}: choose 'row', or None for the default")
+
+
+def _as_storage_error(error: OSError, path: str) -> OSError:
+    from cox.errors import CoxError
+
+    return error if isinstance(error, CoxError) else fs.refused(error, "cannot make the run", error.filename or path)

@@ -1,0 +1,343 @@
+"""Table: a run's rows of one kind, and the working row that becomes the next of them."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cox import objects
+from cox.errors import CoxError, LossyConversionWarning, ReadOnlyError, RewindError, RowError
+from cox.schema import FILE_KINDS, INT_MAX, INT_MIN, OBJECT_KINDS, Column, Schema, convert
+from cox.storage import fs, layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cox.storage.writer import TableState
+    from cox.store import Store
+
+
+class Table:
+    """One table of a run. Made by `Store.add_table`, or found as `store['name']`.
+
+    At any time there is one *working row*. `update_row` fills it, `flush_row` writes it for good and
+    begins the next; `append_row` does both. A flushed row survives the death of the process, and is
+    seen by every reader from then on.
+    """
+
+    def __init__(self, store: Store, name: str, schema: Schema, state: TableState | None) -> None:
+        self.name = name
+        self._store = store
+        self._state = state
+        self._found = schema  # as the reader found it, where there is no writer
+        self._working: dict[str, Any] = {}
+        self._warned: set[str] = set()
+        self._shape: Schema | None = None
+        self._learn_shape()
+
+    # --- Reading
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Column names to types, as they were declared."""
+        return self._columns.to_user()
+
+    @property
+    def nrows(self) -> int:
+        """How many rows were flushed: by this process, where several write the run."""
+        if self._state is not None:
+            return self._state.nrows
+        return self._store._count_rows(self.name)
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """All flushed rows as a DataFrame of the caller's own, index 0 to n-1, columns as declared.
+
+        OBJECT cells hold the stored text, PICKLE and PYTORCH_STATE cells the name of a file; the `get_`
+        methods turn them into objects. Nullable columns have pandas' nullable dtypes.
+        """
+        from cox import frames
+
+        if self._state is not None and not self._state.in_run:
+            return frames.empty_frame(self._columns)
+        return frames.to_frame(self._store._read_table(self.name))
+
+    def get_object(self, s: str) -> Any:
+        """The object of an OBJECT cell.
+
+        Raises:
+            UntrustedObjectError: It is not plain data, and nobody vouched for it.
+        """
+        return objects.from_text(s, self._store._trust, self._store._where(self.name))
+
+    def get_pickle(self, uid: str) -> Any:
+        """The object of a PICKLE cell. Raises as `get_object` does."""
+        return objects.read_pickle(self._payload(uid), self._store._trust, self._store._where(self.name))
+
+    def get_state_dict(self, uid: str, **kwargs: Any) -> Any:
+        """The state of a PYTORCH_STATE cell.
+
+        Args:
+            uid: The cell.
+            kwargs: For torch.load: `map_location='cpu'` for a state that was saved on a GPU.
+
+        Raises:
+            UntrustedObjectError: It is more than tensors, and nobody vouched for it.
+        """
+        where = self._store._where(self.name)
+        return objects.read_torch(self._payload(uid), self._store._trust, where, **kwargs)
+
+    def get_pytorch_state(self, uid: str, **kwargs: Any) -> Any:
+        """The same as `get_state_dict`."""
+        return self.get_state_dict(uid, **kwargs)
+
+    def __len__(self) -> int:
+        return self.nrows
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        frame = self.df
+        if len(frame) > 5:
+            return f"{frame[:4]}\n … ({len(frame) - 4} more rows)"
+        return str(frame)
+
+    def __repr__(self) -> str:
+        return f"<Table {self.name!r}: {self.nrows} rows of {', '.join(self._columns.names())}>"
+
+    # --- Writing
+
+    def append_row(self, data: Mapping[str, Any]) -> None:
+        """Write one row. The same as `update_row(data)` and `flush_row()`.
+
+        Args:
+            data: A value for every column, except nullable ones; the columns filled by `update_row`
+                may be left out. It is not changed.
+
+        On return the row survives the process's death (and the machine's, under `sync='row'`).
+
+        Raises:
+            RowError: A column is unknown or missing, or a value cannot be converted.
+            StorageError: The file system refused it. The working row is kept.
+
+        Example:
+            >>> store.add_table('results', {'step': int, 'loss': float})
+            >>> store['results'].append_row({'step': 0, 'loss': 2.31})
+        """
+        state = self._state
+        if state is not None and not self._working and state.schema is self._shape:
+            # the way of nearly every row: every column there, in order, of its own type
+            values = tuple(data.values())
+            if tuple(data) == self._names and tuple(map(type, values)) == self._types:
+                for at in self._ints:
+                    if not INT_MIN <= values[at] <= INT_MAX:
+                        break
+                else:
+                    try:
+                        return state.append(values + self._tail)
+                    except UnicodeEncodeError:
+                        pass  # `update_row` says which column it is
+        self.update_row(data)
+        self.flush_row()
+
+    def update_row(self, data: Mapping[str, Any]) -> None:
+        """Fill columns of the working row. Nothing is visible to anybody before `flush_row`.
+
+        Args:
+            data: Column names to values. Values are converted as `type(value)` does: see SPEC of the
+                column types in the README. It is not changed.
+
+        Raises:
+            RowError: A column is unknown, or a value cannot be converted. The working row is as before.
+        """
+        self._commit(self._prepare(data))
+
+    def flush_row(self) -> None:
+        """Write the working row for good and begin a new one.
+
+        Raises:
+            RowError: A column without a value. The working row is kept and can be completed.
+            StorageError: The file system refused it. The working row is kept.
+        """
+        state = self._writable()
+        columns = self._own_columns()
+        missing = [c.name for c in columns if c.name not in self._working and not c.nullable]
+        if missing:
+            raise RowError(f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again")
+        state.append(tuple(_finished(self._working.get(c.name)) for c in columns) + self._tail)
+        self._working = {}
+
+    def add_column(self, name: str, type: Any) -> None:
+        """Add a column while the run goes on.
+
+        Earlier rows read as missing, and later ones may leave it out: the column is nullable. Adding
+        it again is harmless.
+
+        Args:
+            name: The column's name.
+            type: Any type that a schema takes.
+
+        Raises:
+            SchemaError: The table has a column of that name and another type.
+        """
+        column = Column.declare(name, type, table=self.name)
+        state = self._writable()
+        state.writer.add_column(state, column)
+        self._learn_shape()
+
+    def rewind(self, nrows: int | None = None, *, step: int | None = None, column: str = "step") -> int:
+        """Drop the later rows, to go on from a checkpoint. See `Store.rewind`.
+
+        Returns:
+            How many rows are left.
+        """
+        state = self._writable()
+        if (nrows is None) == (step is None):
+            raise RewindError(f"table {self.name!r}: give nrows= or step=, one of them")
+        keep = nrows if nrows is not None else self._rows_before(step, column)
+        state.writer.rewind(state, keep)
+        return keep
+
+    # --- Inside
+
+    @property
+    def _columns(self) -> Schema:
+        return self._found if self._state is None else self._state.schema
+
+    def _learn_shape(self) -> None:
+        """Learn what a row that needs no conversion looks like."""
+        if self._state is None:
+            return
+        own, rank = self._own_columns(), self._state.writer.rank
+        self._names = tuple(column.name for column in own)
+        self._types = tuple(column.exact_type for column in own)
+        self._ints = tuple(at for at, column in enumerate(own) if column.kind == "int")
+        self._tail: tuple[Any, ...] = () if rank is None else (rank,)
+        has_objects = any(column.kind in OBJECT_KINDS for column in own)
+        self._shape = None if has_objects else self._state.schema
+
+    def _own_columns(self) -> list[Column]:
+        """The columns that rows are given for: not `rank`, which is the same in all of this process."""
+        ranked = self._writable().writer.rank is not None
+        return [c for c in self._columns if not (ranked and c.name == layout.RANK_COLUMN)]
+
+    def _prepare(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert values to cells. Files of objects are written under temporary names."""
+        schema = self._writable().schema
+        if unknown := [name for name in data if name not in schema]:
+            raise RowError(f"table {self.name!r} has no column {unknown}; it has {list(schema.names())}")
+        cells: dict[str, Any] = {}
+        try:
+            for name, value in data.items():
+                column = schema.get(name)
+                if column is not None:
+                    cells[name] = self._cell(column, value)
+        except BaseException:
+            _discard(cells.values())
+            raise
+        return cells
+
+    def _commit(self, cells: dict[str, Any]) -> None:
+        _discard(self._working[name] for name in cells if name in self._working)
+        self._working.update(cells)
+
+    def _cell(self, column: Column, value: Any) -> Any:
+        if column.kind in FILE_KINDS:
+            return self._file_cell(column, value)
+        if column.kind == "object":
+            if value is None and column.nullable:
+                return None
+            return self._stored(column, value, objects.to_text)
+        made, lossy = convert(value, column, table=self.name)
+        if lossy and column.name not in self._warned:
+            self._warned.add(column.name)
+            warnings.warn(
+                f"table {self.name!r}, column {column.name!r}: {value!r} became {made!r}; "
+                "later values of this column may lose something too, without a further warning",
+                LossyConversionWarning,
+                stacklevel=6,
+            )
+        if self._tail and column.name == layout.RANK_COLUMN and made != self._tail[0]:
+            raise RowError(f"table {self.name!r}: rank is {self._tail[0]} in this process, not {made}")
+        return made
+
+    def _file_cell(self, column: Column, value: Any) -> Any:
+        if value is None and column.nullable:
+            return None
+        write = objects.write_pickle if column.kind == "pickle" else objects.write_torch
+        directory = self._writable().writer.run.objects_dir
+        pending = _PendingFile(directory)
+        self._stored(column, value, lambda obj: write(obj, pending.path))
+        return pending
+
+    def _stored(self, column: Column, value: Any, store: Any) -> Any:
+        try:
+            return store(value)
+        except CoxError:
+            raise
+        except OSError as error:
+            where = self._writable().writer.run.objects_dir
+            raise fs.refused(error, f"cannot store an object of table {self.name!r}", where) from error
+        except Exception as error:
+            raise RowError(
+                f"table {self.name!r}, column {column.name!r}: a {type(value).__qualname__} cannot be stored as "
+                f"{column.type.strip('_').upper()}: {error}"
+            ) from error
+
+    def _drop_working_row(self) -> None:
+        _discard(self._working.values())
+        self._working = {}
+
+    def _rows_before(self, step: int | None, column: str) -> int:
+        """How many of this writer's rows come before the first whose step is `step` or more."""
+        frame = self.df
+        if column not in frame:
+            raise RewindError(f"table {self.name!r} has no column {column!r}; it has {list(frame)}")
+        if self._tail:
+            frame = frame[frame[layout.RANK_COLUMN] == self._tail[0]]
+        later = (frame[column] >= step).to_numpy(dtype=bool, na_value=False)
+        return int(later.argmax()) if later.any() else len(frame)
+
+    def _payload(self, uid: str) -> Path:
+        if not isinstance(uid, str) or not uid or "/" in uid or "\\" in uid or "\0" in uid or uid in (".", ".."):
+            raise RowError(f"{uid!r} is no file of an object: give a cell of a PICKLE or PYTORCH_STATE column")
+        return self._store._objects_dir / uid
+
+    def _writable(self) -> TableState:
+        if self._state is None:
+            raise ReadOnlyError(f"table {self.name!r}: the store was opened with mode='r'; open it with mode='a' to write")
+        return self._state
+
+
+class _PendingFile:
+    """An object's file that has no row yet: under a temporary name until the row is flushed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.uid = str(uuid.uuid4())
+        self.path = fs.temporary_beside(directory / self.uid)
+
+    def finish(self) -> str:
+        """Give the file its name; harmless a second time."""
+        final = self.path.with_name(self.uid)
+        if self.path != final:
+            fs.rename(self.path, final)
+            self.path = final
+        return self.uid
+
+    def discard(self) -> None:
+        """Remove the file: its value was replaced, or its row was never flushed."""
+        fs.unlink(self.path)
+
+
+def _discard(cells: Any) -> None:
+    for cell in cells:
+        if isinstance(cell, _PendingFile):
+            cell.discard()
+
+
+def _finished(cell: Any) -> Any:
+    return cell.finish() if isinstance(cell, _PendingFile) else cell
