@@ -24,7 +24,9 @@ def add_scalars(writer: SummaryWriter, points: Mapping[str, float | None], step:
     from tensorboardX.proto.summary_pb2 import Summary
 
     values = [
-        Summary.Value(tag=tag, simple_value=float(value)) for tag, value in points.items() if value is not None
+        Summary.Value(tag=tag, simple_value=float(value))
+        for tag, value in points.items()
+        if value is not None
     ]
     if values:
         writer._get_file_writer().add_summary(Summary(value=values), step)

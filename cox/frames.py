@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from cox.storage.columns import Array, TableData, dtype_of
 
 _NULLABLE = {"float": "Float64", "int": "Int64", "bool": "boolean"}
 # what this pandas makes of text by itself: `str` since pandas 3, object before
-_TEXT = pd.Series(["text"]).dtype
+_TEXT = str(pd.Series(["text"]).dtype)
 
 
 def to_frame(
@@ -36,7 +36,10 @@ def to_frame(
             if optional_as_nan and column.kind == "float" and not column.nullable and missing is not None:
                 values, missing = np.where(missing, np.nan, values), None
             columns[column.name] = series(column, values, missing)
-    return pd.DataFrame(columns, index=pd.RangeIndex(table.nrows), columns=list(table.schema.names()))
+    frame: pd.DataFrame = pd.DataFrame(
+        columns, index=pd.RangeIndex(table.nrows), columns=list(table.schema.names())
+    )
+    return frame
 
 
 def empty_frame(schema: Schema) -> pd.DataFrame:
@@ -52,8 +55,14 @@ def series(column: Column, values: Array, missing: Array | None) -> Any:
         mask = np.zeros(len(values), dtype=np.bool_) if missing is None else missing
         return _masked(column.kind, values, mask)
     if missing is not None:
-        values = np.where(missing, None, values)
-    return pd.array(values, dtype=_TEXT) if _TEXT != object else values
+        values = values.copy()
+        values[missing] = None
+    return text(values)
+
+
+def text(values: Array) -> Any:
+    """An array of str objects as pandas should hold it."""
+    return values if _TEXT == "object" else pd.array(values, dtype=cast(Any, _TEXT))
 
 
 def objects(values: list[Any]) -> pd.Series[Any]:
@@ -61,13 +70,14 @@ def objects(values: list[Any]) -> pd.Series[Any]:
     array = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
         array[row] = value
-    return pd.Series(array, dtype=object)
+    made: pd.Series[Any] = pd.Series(array, dtype=object)
+    return made
 
 
 def repeated(names: Sequence[str], lengths: Sequence[int]) -> Any:
     """Each name as often as its run has rows, as a text column."""
     array = np.repeat(np.array(names, dtype=object), lengths)
-    return pd.array(array, dtype=_TEXT) if _TEXT != object else array
+    return text(array)
 
 
 def _masked(kind: str, values: Array, mask: Array) -> Any:

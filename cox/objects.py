@@ -14,6 +14,7 @@ An OBJECT cell is base64 text of a pickle, a PICKLE or PYTORCH_STATE cell the na
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -21,7 +22,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,7 +129,7 @@ def from_bytes(data: bytes, trust: Trust, where: str) -> Any:
         return plain.loads(data)
     except plain.NotPlainError as refusal:
         if not trust.covers(data):
-            raise _untrusted(refusal, where) from None
+            raise _untrusted(refusal, io.BytesIO(data), where) from None
     except Exception as error:
         raise DamagedError(f"{where}: no object can be read from its {len(data)} bytes: {error}") from error
     import dill
@@ -182,7 +183,8 @@ def read_pickle(path: Path, trust: Trust, where: str) -> Any:
             return plain.load(file)
         except plain.NotPlainError as refusal:
             if not trust.covers_file(path):
-                raise _untrusted(refusal, where) from None
+                file.seek(0)
+                raise _untrusted(refusal, file, where) from None
         except Exception as error:
             raise DamagedError(f"{where}: no object can be read from {path}: {error}") from error
         import dill
@@ -235,19 +237,23 @@ def read_torch(path: Path, trust: Trust, where: str, **options: Any) -> Any:
             return torch.load(file, weights_only=True, **options)
         except pickle.UnpicklingError as refusal:
             if not trust.covers_file(path):
-                raise _untrusted(refusal, where) from None
+                raise _untrusted(refusal, None, where) from None
         import dill
 
         file.seek(0)
         return torch.load(file, weights_only=False, **{"pickle_module": dill, **options})
 
 
-def _untrusted(refusal: Exception, where: str) -> UntrustedObjectError:
-    needs = getattr(refusal, "name", None) or str(refusal).partition("\n")[0]
+def _untrusted(refusal: Exception, file: BinaryIO | None, where: str) -> UntrustedObjectError:
+    names: list[str] = []
+    if file is not None:
+        with contextlib.suppress(Exception):  # the message is worth less than the refusal
+            names = plain.names_in(file)
+    needs = ", ".join(names) or getattr(refusal, "name", None) or str(refusal).partition("\n")[0]
     return UntrustedObjectError(
-        f"{where}: this object is rebuilt by {needs}, which may run any code, and it carries no valid signature "
-        "of yours. If you know where it comes from: pass allow_pickle=True, or run `cox trust PATH` once for "
-        f"the run, or set {ALLOW_VARIABLE}=1 for programs that you cannot change"
+        f"{where}: this object is rebuilt by {needs}, which may run any code, and it carries no valid "
+        "signature of yours. If you know where it comes from: pass allow_pickle=True, or run "
+        f"`cox trust PATH` once for the run, or set {ALLOW_VARIABLE}=1 for programs that you cannot change"
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -20,16 +21,18 @@ PROTOCOL = 5
 
 #: Classes that nobody can change, handed out as they are.
 _PLAIN_CLASSES = {
-    "builtins": (
-        "bool bytearray bytes complex dict float frozenset int list range set slice str tuple object"
-    ).split(),
+    "builtins": [
+        *["bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list"],
+        *["object", "range", "set", "slice", "str", "tuple"],
+    ],
     "collections": ["OrderedDict", "defaultdict", "deque"],
     "datetime": ["date", "datetime", "time", "timedelta", "timezone"],
     "decimal": ["Decimal"],
     "numpy": [
-        *("ndarray dtype bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64").split(),
-        *("float16 float32 float64 longdouble complex64 complex128 str_ bytes_ void").split(),
-        *("datetime64 timedelta64 longlong ulonglong").split(),
+        *["ndarray", "dtype", "bool", "bool_", "int8", "int16", "int32", "int64"],
+        *["uint8", "uint16", "uint32", "uint64", "longlong", "ulonglong"],
+        *["float16", "float32", "float64", "longdouble", "complex64", "complex128", "str_", "bytes_", "void"],
+        *["datetime64", "timedelta64"],
     ],
 }
 #: Classes written in Python: a pickle may make instances, and is kept from changing the class.
@@ -128,6 +131,35 @@ def load(file: BinaryIO) -> Any:
         unpickler.check_classes()
 
 
+def names_in(file: BinaryIO, limit: int = 3) -> list[str]:
+    """What a pickle needs beyond plain data, for a message. Reads its opcodes and builds nothing.
+
+    Classes and functions that dill stored by value are called by their own names.
+    """
+    found: dict[str, None] = {}
+    strings: list[str] = []
+    by_value = ""
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+        elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
+            module, name = strings[-2:]
+        else:
+            if isinstance(argument, str):
+                strings.append(argument)
+                if by_value and argument.isidentifier() and argument not in _DILL_TYPES | {"type"}:
+                    found[f"{by_value} {argument}"] = None
+                    by_value = ""
+            continue
+        if module.startswith("dill") and name in _BY_VALUE:
+            by_value = _BY_VALUE[name]
+        elif not module.startswith("dill") and (module, name) not in _DUMPED_NAMES:
+            found[f"{module}.{name}"] = None
+        if len(found) >= limit:
+            break
+    return list(found)
+
+
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
@@ -170,6 +202,7 @@ class _Sealed:
     """Something to call that a pickle cannot set attributes on."""
 
     __slots__ = ("_call",)
+    _call: Callable[..., Any]
 
     def __init__(self, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_call", call)
@@ -198,6 +231,7 @@ def _resolve(module: str, name: str) -> Any:
 
 # --- What old pickles and dill's call by names that could do anything, done for plain data only.
 
+_BY_VALUE = {"_create_type": "the script's class", "_create_function": "the script's function"}
 _DILL_TYPES = frozenset(_PLAIN_CLASSES["builtins"])
 _RANGE = re.compile(r"range\((-?\d{1,18}), (-?\d{1,18})(?:, (-?\d{1,18}))?\)")
 

@@ -11,6 +11,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ class CollectionReader:
         FileNotFoundError: The folder is not there.
 
     Example:
-        >>> reader = CollectionReader('runs')
-        >>> reader.df('results').groupby('exp_id')['loss'].min()
+        >>> reader = CollectionReader("runs")
+        >>> reader.df("results").groupby("exp_id")["loss"].min()
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class CollectionReader:
         allow_pickle: bool = False,
     ) -> None:
         if mode not in ("r", "a"):
-            raise ReadOnlyError(f"mode={mode!r}: a collection is opened with 'r', or with 'a' to write to its stores")
+            raise ReadOnlyError(
+                f"mode={mode!r}: a collection is opened with 'r', or with 'a' to write to its stores"
+            )
         self.directory = directory
         self._folders = _as_folders(directory)
         self._log_warnings = log_warnings
@@ -87,7 +90,7 @@ class CollectionReader:
         if self._stores is None:
             self._stores = {}
             for name, run in self._runs.items():
-                store = self._guarded(name, lambda run=run: self._open(run))
+                store = self._guarded(name, partial(self._open, run))
                 if store is not None:
                     self._stores[name] = store
         return self._stores
@@ -148,7 +151,7 @@ class CollectionReader:
         for name, run in self._runs.items():
             if exp_filter is not None and not exp_filter(name):
                 continue
-            snapshot = self._guarded(name, lambda run=run: _read(run, tables=[key]), skip=skip_errors)
+            snapshot = self._guarded(name, partial(_read, run, tables=[key]), skip=skip_errors)
             if snapshot is None:
                 continue
             seen.update(dict.fromkeys(snapshot.tables))
@@ -205,7 +208,7 @@ class CollectionReader:
 
         found: dict[str, Schema] = {}
         for name, run in self._runs.items():
-            snapshot = self._guarded(name, lambda run=run: _read(run, rows=False))
+            snapshot = self._guarded(name, partial(_read, run, rows=False))
             for table in snapshot.tables.values() if snapshot is not None else ():
                 known = found.get(table.name)
                 if known is not None and known != table.schema:
@@ -249,7 +252,7 @@ class CollectionReader:
         to_decode = [c for c in schema if c.kind in ("object", "pickle") and c.name not in kept]
         good = []
         for name, table in parts:
-            cells = self._guarded(name, lambda n=name, t=table: self._decode(n, t, to_decode), skip=skip)
+            cells = self._guarded(name, partial(self._decode, name, table, to_decode), skip=skip)
             if cells is None:
                 continue
             good.append((name, table))
@@ -295,10 +298,19 @@ def find_runs(folder: Path) -> Iterator[layout.RunLayout]:
         run = layout.RunLayout(folder / name)
         if not run.store_file.exists() and not run.journal_dir.exists():
             continue
-        if name.endswith(layout.SNAPSHOT_SUFFIX) and name.removesuffix(layout.SNAPSHOT_SUFFIX) in known:
-            if not run.meta_dir.exists() and not run.tensorboard_dir.exists():
-                continue
-        yield run
+        if not _is_copy(run, known):
+            yield run
+
+
+def _is_copy(run: layout.RunLayout, names: set[str]) -> bool:
+    """Whether a directory is what `snapshot_copy` left beside a run."""
+    name = run.root.name
+    return (
+        name.endswith(layout.SNAPSHOT_SUFFIX)
+        and name.removesuffix(layout.SNAPSHOT_SUFFIX) in names
+        and not run.meta_dir.exists()
+        and not run.tensorboard_dir.exists()
+    )
 
 
 def _as_folders(directory: Any) -> list[Path]:

@@ -36,9 +36,7 @@ FILE_KINDS = frozenset({"pickle", "pytorch_state"})
 
 _KIND_OF = {given: kind for kind, given in KINDS.items()}
 _NUMPY_PREFIXES = (("float", "float"), ("int", "int"), ("uint", "int"), ("bool", "bool"))
-_ALLOWED = (
-    "float, int, str, bool, each of them also as `| None`, and cox.store.OBJECT, PICKLE, PYTORCH_STATE"
-)
+_ALLOWED = "float, int, str, bool, each of them also as `| None`, and cox.store.OBJECT, PICKLE, PYTORCH_STATE"
 _RANGE = f"an int from {INT_MIN} to {INT_MAX}"
 _WANTED = {"float": "a number", "int": _RANGE, "bool": "a truth value", "str": "text"}
 
@@ -58,9 +56,9 @@ class Column:
         return given | None if self.nullable and isinstance(given, type) else given
 
     @property
-    def exact_type(self) -> type:
+    def exact_type(self) -> Any:
         """The Python type whose values need no conversion on their way to disk."""
-        return str if self.kind in OBJECT_KINDS else typing.cast(type, KINDS[self.kind])
+        return str if self.kind in OBJECT_KINDS else KINDS[self.kind]
 
     @classmethod
     def declare(cls, name: Any, given: Any, *, table: str) -> Column:

@@ -34,7 +34,8 @@ from cox.errors import (
 )
 from cox.objects import Trust
 from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema
-from cox.storage import fs, layout, runinfo, writer
+from cox.storage import fs, layout, runinfo
+from cox.storage.writer import RunWriter, open_writer, release
 from cox.table import Table
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ class Store:
         FormatVersionError: A newer cox wrote the run.
 
     Example:
-        >>> store = Store('runs')
-        >>> store.add_table('results', {'step': int, 'loss': float})
-        >>> store['results'].append_row({'step': 0, 'loss': 2.31})
-        >>> store['results'].df
+        >>> store = Store("runs")
+        >>> store.add_table("results", {"step": int, "loss": float})
+        >>> store["results"].append_row({"step": 0, "loss": 2.31})
+        >>> store["results"].df
     """
 
     OBJECT: ClassVar[str] = OBJECT
@@ -124,7 +125,7 @@ class Store:
         sync: str | None = None,
         allow_pickle: bool = False,
     ) -> None:
-        self._writer: writer.RunWriter | None = None
+        self._writer: RunWriter | None = None
         self._closed = False
         _check_options(mode, rank, sync)
         folder = Path(os.path.abspath(storage_folder))  # noqa: PTH100 - resolve() would follow links
@@ -153,7 +154,7 @@ class Store:
             if not there:
                 fs.make_directories(run.root)
                 _log.info("Logging in: %s", self.path)
-            self._writer = writer.open_writer(run, rank, sync=sync)
+            self._writer = open_writer(run, rank, sync=sync)
         except OSError as error:
             if not there:
                 shutil.rmtree(run.root, ignore_errors=True)
@@ -188,7 +189,9 @@ class Store:
         """
         found = self._tables.get(table_id) or self.tables.get(table_id)
         if found is None:
-            raise TableNotFoundError(f"run {self.path} has no table {table_id!r}; it has {list(self._tables)}")
+            raise TableNotFoundError(
+                f"run {self.path} has no table {table_id!r}; it has {list(self._tables)}"
+            )
         return found
 
     def __getitem__(self, table_id: str) -> Table:
@@ -308,7 +311,10 @@ class Store:
         if summary_type == "scalar":
             from cox import events
 
-            points = {f"{table_name}/{name}": _scalar(table, name, value, cells) for name, value in update_dict.items()}
+            points = {
+                f"{table_name}/{name}": _scalar(table, name, value, cells)
+                for name, value in update_dict.items()
+            }
             events.add_scalars(self.tensorboard, points, step)
         else:
             for name, value in update_dict.items():
@@ -374,7 +380,7 @@ class Store:
                     stacklevel=2,
                 )
                 table._drop_working_row()
-        writer.release(self._writer)
+        release(self._writer)
 
     def heartbeat(self) -> None:
         """Say that this run's writer lives. Done every few seconds by itself."""
@@ -406,8 +412,8 @@ class Store:
 
     def __getstate__(self) -> object:
         raise TypeError(
-            f"a Store cannot be pickled: let the other process open Store({self.path!r}, …) by itself, with rank= "
-            "if it is to write"
+            f"a Store cannot be pickled: let the other process open the run {self.path!r} by itself, with "
+            "rank= if it is to write"
         )
 
     def __str__(self) -> str:
@@ -418,7 +424,7 @@ class Store:
 
     # --- Inside
 
-    def _writing(self) -> writer.RunWriter:
+    def _writing(self) -> RunWriter:
         if self._closed:
             raise ClosedError(f"the store of run {self.path} is closed: open it again to go on")
         if self._writer is None:
@@ -479,8 +485,8 @@ def _scalar(table: Table, name: str, value: Any, cells: Mapping[str, Any]) -> fl
         return float(value) if number in (float, int, bool, str) else float(value.item())
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise RowError(
-            f"table {table.name!r}, column {name!r}: {value!r} is no scalar for TensorBoard; use update_row for it, "
-            "or another summary_type"
+            f"table {table.name!r}, column {name!r}: {value!r} is no scalar for TensorBoard; use update_row "
+            "for it, or another summary_type"
         ) from error
 
 
@@ -496,4 +502,8 @@ def _check_options(mode: str, rank: int | None, sync: str | None) -> None:
 def _as_storage_error(error: OSError, path: str) -> OSError:
     from cox.errors import CoxError
 
-    return error if isinstance(error, CoxError) else fs.refused(error, "cannot make the run", error.filename or path)
+    return (
+        error
+        if isinstance(error, CoxError)
+        else fs.refused(error, "cannot make the run", error.filename or path)
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cox import objects
 from cox.errors import CoxError, LossyConversionWarning, ReadOnlyError, RewindError, RowError
-from cox.schema import FILE_KINDS, INT_MAX, INT_MIN, OBJECT_KINDS, Column, Schema, convert
+from cox.schema import FILE_KINDS, INT_MAX, INT_MIN, OBJECT_KINDS, Column, Schema, convert, type_name
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class Table:
             StorageError: The file system refused it. The working row is kept.
 
         Example:
-            >>> store.add_table('results', {'step': int, 'loss': float})
-            >>> store['results'].append_row({'step': 0, 'loss': 2.31})
+            >>> store.add_table("results", {"step": int, "loss": float})
+            >>> store["results"].append_row({"step": 0, "loss": 2.31})
         """
         state = self._state
         if state is not None and not self._working and state.schema is self._shape:
@@ -138,9 +138,11 @@ class Table:
                         break
                 else:
                     try:
-                        return state.append(values + self._tail)
+                        state.append(values + self._tail)
                     except UnicodeEncodeError:
                         pass  # `update_row` says which column it is
+                    else:
+                        return
         self.update_row(data)
         self.flush_row()
 
@@ -167,7 +169,9 @@ class Table:
         columns = self._own_columns()
         missing = [c.name for c in columns if c.name not in self._working and not c.nullable]
         if missing:
-            raise RowError(f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again")
+            raise RowError(
+                f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again"
+            )
         state.append(tuple(_finished(self._working.get(c.name)) for c in columns) + self._tail)
         self._working = {}
 
@@ -284,8 +288,8 @@ class Table:
             raise fs.refused(error, f"cannot store an object of table {self.name!r}", where) from error
         except Exception as error:
             raise RowError(
-                f"table {self.name!r}, column {column.name!r}: a {type(value).__qualname__} cannot be stored as "
-                f"{column.type.strip('_').upper()}: {error}"
+                f"table {self.name!r}, column {column.name!r}: a {type(value).__qualname__} cannot be stored "
+                f"as {type_name(column.type)}: {error}"
             ) from error
 
     def _drop_working_row(self) -> None:
@@ -303,13 +307,24 @@ class Table:
         return int(later.argmax()) if later.any() else len(frame)
 
     def _payload(self, uid: str) -> Path:
-        if not isinstance(uid, str) or not uid or "/" in uid or "\\" in uid or "\0" in uid or uid in (".", ".."):
-            raise RowError(f"{uid!r} is no file of an object: give a cell of a PICKLE or PYTORCH_STATE column")
+        if (
+            not isinstance(uid, str)
+            or not uid
+            or "/" in uid
+            or "\\" in uid
+            or "\0" in uid
+            or uid in (".", "..")
+        ):
+            raise RowError(
+                f"{uid!r} is no file of an object: give a cell of a PICKLE or PYTORCH_STATE column"
+            )
         return self._store._objects_dir / uid
 
     def _writable(self) -> TableState:
         if self._state is None:
-            raise ReadOnlyError(f"table {self.name!r}: the store was opened with mode='r'; open it with mode='a' to write")
+            raise ReadOnlyError(
+                f"table {self.name!r}: the store was opened with mode='r'; open it with mode='a' to write"
+            )
         return self._state
 
 

@@ -37,7 +37,7 @@ class Parameters:
         ValueError: Two names differ in case only.
 
     Example:
-        >>> Parameters({'lr': 0.1}).LR
+        >>> Parameters({"lr": 0.1}).LR
         0.1
     """
 

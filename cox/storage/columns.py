@@ -23,7 +23,13 @@ _DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool
 
 def dtype_of(kind: str) -> np.dtype[Any]:
     """The dtype of a column's values; object for everything that is text."""
-    return np.dtype(_DTYPES.get(kind, object))
+    made: np.dtype[Any] = np.dtype(_DTYPES.get(kind, object))
+    return made
+
+
+def is_text(column: Column) -> bool:
+    """Whether a column's cells are text: str columns, and those whose text stands for an object."""
+    return column.kind not in _DTYPES
 
 
 @dataclass(slots=True)
@@ -162,6 +168,6 @@ def _missing_in(part: Part, name: str) -> bool:
 
 
 def _filler(column: Column, nrows: int) -> Array:
-    if dtype_of(column.kind) == object:
+    if is_text(column):
         return np.full(nrows, "", dtype=object)
     return np.zeros(nrows, dtype=dtype_of(column.kind))

@@ -25,7 +25,7 @@ from cox import plain
 from cox.errors import DamagedError, FormatVersionError
 from cox.schema import KINDS, Column, Schema
 from cox.storage import layout
-from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, mask_of, values_of
+from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_text, mask_of, values_of
 
 VERSION = 1
 RUN_ATTRIBUTE = "COX_RUN"
@@ -40,6 +40,7 @@ _CHUNK_BYTES = 256 * 1024
 _SLICE_BYTES = 32 * 1024 * 1024
 _COMPRESSION_LEVEL = 3
 _EXACT_FLOAT = 2**53
+_FILLS: dict[str, str | float] = {"S": "", "f": 0.0}
 
 
 @dataclass(slots=True)
@@ -70,7 +71,8 @@ def write(path: Path, content: StoreFile) -> None:
         path: A name that is free.
         content: Its tables (those without rows are left out), writers and byte count.
     """
-    with h5py.File(path, "x", libver=("v108", "v110"), locking=False, track_order=False) as file:
+    # HDF5 1.10's format has checksums on all that describes the data; fletcher32 adds those on the data
+    with h5py.File(path, "x", libver=("v110", "v110"), locking=False) as file:
         _write_root(file)
         described = {}
         for number, table in enumerate(content.tables.values()):
@@ -130,7 +132,7 @@ def _write_table(file: h5py.File, table: TableData, number: int) -> dict[str, An
 
 def _stored_dtype(table: TableData, column: Column) -> np.dtype[Any]:
     """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only."""
-    if dtype_of(column.kind) == object:
+    if is_text(column):
         return np.dtype(f"S{max(1, _text_width(table, column))}")
     missing = column.kind != "float" and table.has_missing(column)
     return np.dtype("<f8") if missing else dtype_of(column.kind).newbyteorder("<")
@@ -161,7 +163,12 @@ def _fields(schema: Schema, bases: dict[str, np.dtype[Any]]) -> list[_Field]:
     for column in schema:
         blocks.setdefault(bases[column.name].kind, []).append(column)
     return [
-        _Field(f"values_block_{number}", columns, max((bases[c.name] for c in columns), key=_itemsize), block=True)
+        _Field(
+            f"values_block_{number}",
+            columns,
+            max((bases[c.name] for c in columns), key=_itemsize),
+            block=True,
+        )
         for number, columns in enumerate(blocks.values())
     ]
 
@@ -197,6 +204,7 @@ def _create_dataset(
     how.set_chunk((rows_a_chunk,))
     how.set_shuffle()
     how.set_deflate(_COMPRESSION_LEVEL)
+    how.set_fletcher32()
     space = h5py.h5s.create_simple((nrows,), (h5py.h5s.UNLIMITED,))
     return h5py.h5d.create(group.id, b"table", file_type, space, dcpl=how)
 
@@ -247,7 +255,7 @@ def _write_pandas_attributes(
     info: dict[Any, Any] = {1: {"names": [None], "type": "Index"}, "index": {}}
     info.update({f.name: {} for f in fields})
     upstream = {"schema": {c.name: KINDS[c.kind] for c in table.schema}, "name": table.name}
-    for name, value in {
+    described: dict[str, bytes | str | int | float] = {
         "CLASS": "GROUP",
         "TITLE": "",
         "VERSION": "1.0",
@@ -264,7 +272,8 @@ def _write_pandas_attributes(
         "non_index_axes": _pickled([(1, names)]),
         "info": _pickled(info),
         UPSTREAM_ATTRIBUTE: _pickled(upstream),
-    }.items():
+    }
+    for name, value in described.items():
         _set(group.id, name, value)
     attributes: dict[str, bytes | str | int | float] = {
         "CLASS": "TABLE",
@@ -277,7 +286,7 @@ def _write_pandas_attributes(
     }
     for number, field_ in enumerate(fields, 1):
         attributes[f"FIELD_{number}_NAME"] = field_.name
-        attributes[f"FIELD_{number}_FILL"] = {"S": "", "f": 0.0}.get(field_.base.kind, 0)
+        attributes[f"FIELD_{number}_FILL"] = _FILLS.get(field_.base.kind, 0)
         attributes[f"{field_.name}_kind"] = _pickled([column.name for column in field_.columns])
         attributes[f"{field_.name}_meta"] = _pickled(None)
         attributes[f"{field_.name}_dtype"] = _pandas_dtype(field_.base)
@@ -383,23 +392,45 @@ def _read_open(file: h5py.File, wanted: frozenset[str] | None, *, rows: bool) ->
         run = json.loads(bytes(file.attrs[RUN_ATTRIBUTE]))
         if run["version"] > VERSION:
             raise FormatVersionError(
-                f"{file.filename} is a store of format {run['version']}; this cox reads up to {VERSION}: upgrade cox"
+                f"{file.filename} is a store of format {run['version']}; this cox reads up to {VERSION}: "
+                "upgrade cox"
             )
         described = run["tables"]
         content.writers, content.folded_bytes = run["writers"], run["folded_bytes"]
     for name, about in described.items():
         table = TableData(name, Schema.from_json(about["columns"]))
-        dataset = file[f"{name}/table"]
+        dataset = _dataset(file, f"{name}/table")
         content.tables[name], content.nrows[name] = table, dataset.shape[0]
         if rows and (wanted is None or name in wanted):
             table.parts = _read_described(file, dataset, table, about)
     if len(file) > len(described):  # more than cox wrote: upstream's tables, or sidecars
         for name, group in _upstream_groups(file, described):
-            table, fields = _upstream_table(name, group)
-            content.tables[table.name], content.nrows[table.name] = table, group["table"].shape[0]
+            dataset = _dataset(file, f"{name}/table")
+            table, fields = _upstream_table(name, group, dataset)
+            content.tables[table.name], content.nrows[table.name] = table, dataset.shape[0]
             if rows and (wanted is None or table.name in wanted):
-                table.parts = _read_parts(group["table"], table.schema, fields)
+                table.parts = _read_parts(dataset, table.schema, fields)
     return content
+
+
+def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
+    """A dataset that lies in the file itself: links may lead to other files, and so may raw data."""
+    group = file.id
+    *parents, last = path.encode().split(b"/")
+    for name in parents:
+        _check_hard_link(group, name)
+        group = h5py.h5g.open(group, name)
+    _check_hard_link(group, last)
+    dataset = h5py.h5d.open(group, last)
+    how = dataset.get_create_plist()
+    if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
+        raise DamagedError(f"{path!r} keeps its rows outside of the file")
+    return h5py.Dataset(dataset)
+
+
+def _check_hard_link(group: Any, name: bytes) -> None:
+    if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+        raise DamagedError(f"{name.decode()!r} is a link to somewhere else")
 
 
 def _read_described(
@@ -407,10 +438,10 @@ def _read_described(
 ) -> list[Part]:
     parts = _read_parts(dataset, table.schema, about["places"])
     for at in about.get("missing", ()):
-        bits = file[f"{SIDECAR_GROUP}/{about['number']}/missing_{at}"][()]
+        bits = _dataset(file, f"{SIDECAR_GROUP}/{about['number']}/missing_{at}")[()]
         _spread(parts, table.schema.columns[at], np.unpackbits(bits, count=about["nrows"]).astype(np.bool_))
     for at in about.get("exact", ()):
-        packed = file[f"{SIDECAR_GROUP}/{about['number']}/exact_{at}"][()]
+        packed = _dataset(file, f"{SIDECAR_GROUP}/{about['number']}/exact_{at}")[()]
         _patch(parts, table.schema.columns[at], msgspec.msgpack.decode(packed.tobytes()))
     return parts
 
@@ -459,7 +490,7 @@ def _part(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
     part = Part(len(rows), {})
     for column, (name, at) in zip(schema, places, strict=True):
         values = rows[name] if at < 0 else rows[name][:, at]
-        if dtype_of(column.kind) == object:
+        if is_text(column):
             if values.dtype.kind != "S":
                 raise DamagedError(f"column {column.name!r} holds {values.dtype}, not text")
         elif values.dtype.kind == "f" and column.kind != "float":
@@ -470,27 +501,24 @@ def _part(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
     return part
 
 
-def _upstream_groups(
-    file: h5py.File, described: dict[str, Any]
-) -> Iterator[tuple[str, h5py.Group]]:
+def _upstream_groups(file: h5py.File, described: dict[str, Any]) -> Iterator[tuple[str, h5py.Group]]:
     """Every group that upstream cox or a program that goes on with its file marked as a table."""
     found: list[tuple[str, h5py.Group]] = []
 
     def visit(name: str, item: Any) -> None:
         marked = isinstance(item, h5py.Group) and UPSTREAM_ATTRIBUTE in item.attrs
-        if marked and name not in described and isinstance(item.get("table", getlink=False), h5py.Dataset):
+        if marked and name not in described and "table" in item:
             found.append((name, item))
 
     file.visititems(visit)
     yield from found
 
 
-def _upstream_table(name: str, group: h5py.Group) -> tuple[TableData, list[list[Any]]]:
+def _upstream_table(name: str, group: h5py.Group, dataset: h5py.Dataset) -> tuple[TableData, list[list[Any]]]:
     """Schema and places of a table in pandas' layout, from the attributes."""
     data = _plain_attribute(group, UPSTREAM_ATTRIBUTE)
     kinds = {given: kind for kind, given in KINDS.items()}
     schema = data["schema"]
-    dataset = group["table"]
     places: dict[str, list[Any]] = {}
     for field_name in _plain_attribute(group, "values_cols"):
         shape = dataset.dtype[field_name].shape

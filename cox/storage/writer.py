@@ -122,7 +122,8 @@ class RunWriter:
             elif not _continues(known.schema, schema):
                 raise SchemaError(
                     f"table {name!r} is in run {self.run.root} with another schema: the new one "
-                    f"{describe_difference(known.schema, schema)}; use another name, or add_column for new columns"
+                    f"{describe_difference(known.schema, schema)}; use another name, or add_column for new "
+                    "columns"
                 )
             return known
 
@@ -145,7 +146,9 @@ class RunWriter:
             if known == column:
                 return
             if known is not None or column.name == layout.RANK_COLUMN and self.rank is not None:
-                raise SchemaError(f"table {table.name!r} has a column {column.name!r} of another type already")
+                raise SchemaError(
+                    f"table {table.name!r} has a column {column.name!r} of another type already"
+                )
             if table.id >= 0:
                 try:
                     self.journal.append_column(table.id, column)
@@ -163,7 +166,8 @@ class RunWriter:
             self._check_usable()
             if not 0 <= nrows <= table.nrows:
                 raise RewindError(
-                    f"table {table.name!r}: cannot rewind to {nrows} rows, it has {table.nrows}; give 0 to {table.nrows}"
+                    f"table {table.name!r}: cannot rewind to {nrows} rows, it has {table.nrows}; "
+                    f"give 0 to {table.nrows}"
                 )
             if nrows == table.nrows:
                 return
@@ -290,7 +294,8 @@ class RunWriter:
         known = schema.get(layout.RANK_COLUMN)
         if known is not None and known.kind != "int":
             raise SchemaError(
-                f"table {name!r}: the column {layout.RANK_COLUMN!r} is kept for the writers' rank, an int; rename yours"
+                f"table {name!r}: the column {layout.RANK_COLUMN!r} is kept for the writers' rank, an int; "
+                "rename yours"
             )
         others = [column for column in schema if column.name != layout.RANK_COLUMN]
         return Schema([*others, Column(layout.RANK_COLUMN, "int", nullable=True)])
@@ -301,7 +306,7 @@ class RunWriter:
 
 
 def _continues(known: Schema, new: Schema) -> bool:
-    """Whether a script that declares `new` can go on with a table that has `known`: columns may have been added."""
+    """Whether a script that declares `new` can go on with `known`, which may have got columns since."""
     return known == new or (
         all(known.get(column.name) == column for column in new)
         and all(column.nullable for column in known if column.name not in new)
