@@ -144,11 +144,19 @@ def to_text(obj: Any) -> str:
 
 def from_text(text: str, trust: Trust, where: str) -> Any:
     """Undo `to_text`. Raises as `from_bytes` does."""
+    return from_bytes(cell_bytes(text, where), trust, where)
+
+
+def cell_bytes(text: str, where: str) -> bytes:
+    """The pickle, with or without a signature, that an OBJECT cell stands for.
+
+    Raises:
+        DamagedError: The text is no base64.
+    """
     try:
-        data = base64.b64decode(text)
+        return base64.b64decode(text)
     except ValueError as error:
         raise DamagedError(f"{where}: {text[:60]!r} is no base64 text of an object") from error
-    return from_bytes(data, trust, where)
 
 
 def write_pickle(obj: Any, path: Path) -> None:
@@ -215,7 +223,7 @@ def write_torch(value: Any, path: Path) -> None:
             file.truncate()
             torch.save(value, file, pickle_module=dill)
         file.flush()
-        if not _is_weights_only(torch, path):
+        if beyond_weights(path):
             with path.open("rb") as written:
                 file.write(signing.sign_file(written))
 
@@ -267,17 +275,21 @@ def _dill_dumps(obj: Any) -> bytes:
         return bytes(dill.dumps(obj, protocol=plain.PROTOCOL))
 
 
-def _is_weights_only(torch: Any, path: Path) -> bool:
-    """Whether torch's own allow-list will read the file, so that it needs no signature."""
-    unsafe = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+def beyond_weights(path: Path) -> str:
+    """What a torch file needs beyond torch's own allow-list, which needs no signature; '' for nothing.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    unsafe = getattr(_torch().serialization, "get_unsafe_globals_in_checkpoint", None)
     if unsafe is None:
-        return False
+        return "(this version of torch does not say what)"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return not unsafe(path)
-    except (RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
-        return False  # what torch cannot look into is signed
+            return ", ".join(unsafe(path))
+    except (RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        return f"(torch cannot tell what: {error})"
 
 
 def _open_payload(path: Path, where: str) -> BinaryIO:

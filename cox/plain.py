@@ -14,7 +14,7 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 PROTOCOL = 5
@@ -137,27 +137,39 @@ def names_in(file: BinaryIO, limit: int = 3) -> list[str]:
     Classes and functions that dill stored by value are called by their own names.
     """
     found: dict[str, None] = {}
-    strings: list[str] = []
     by_value = ""
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "GLOBAL":
-            module, _, name = str(argument).partition(" ")
-        elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-            module, name = strings[-2:]
-        else:
-            if isinstance(argument, str):
-                strings.append(argument)
-                if by_value and argument.isidentifier() and argument not in _DILL_TYPES | {"type"}:
-                    found[f"{by_value} {argument}"] = None
-                    by_value = ""
-            continue
-        if module.startswith("dill") and name in _BY_VALUE:
-            by_value = _BY_VALUE[name]
-        elif not module.startswith("dill") and (module, name) not in _DUMPED_NAMES:
+    for module, name in _globals_and_strings(file):
+        if not module:  # a string: the name of what dill is about to make is the first that could be one
+            if by_value and name.isidentifier() and name not in _DILL_TYPES | {"type", "_load_type"}:
+                found[f"{by_value} {name}"] = None
+                by_value = ""
+        elif module.startswith("dill"):
+            by_value = by_value or _BY_VALUE.get(name, "")
+        elif (module, name) not in _DUMPED_NAMES:
             found[f"{module}.{name}"] = None
         if len(found) >= limit:
             break
     return list(found)
+
+
+def _globals_and_strings(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """The globals of a pickle as (module, name), and its strings as ('', string), in order."""
+    memo: list[str] = []
+    last: list[str] = ["", ""]  # the two newest strings: what STACK_GLOBAL takes, memoized or not
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            yield module, name
+        elif opcode.name == "STACK_GLOBAL":
+            yield last[0] or "?", last[1]
+        elif opcode.name == "MEMOIZE":
+            memo.append(last[1])
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            index = int(argument or 0)
+            last = [last[1], memo[index] if index < len(memo) else ""]
+        elif isinstance(argument, str):
+            last = [last[1], argument]
+            yield "", argument
 
 
 class _Unpickler(pickle.Unpickler):
@@ -263,6 +275,23 @@ def _dill_repr(text: str) -> Any:
     return range(*(int(part) for part in match.groups() if part is not None))
 
 
+class _Module:
+    """What dill's import of a module gives: a name, out of which only `_dill_attribute` makes something."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        if not name.startswith(("numpy.core.", "numpy._core.")):
+            raise NotPlainError(f"an import of {name!r}")
+        self.name = name
+
+
+def _dill_attribute(module: Any, name: str) -> Any:
+    if not isinstance(module, _Module) or (module.name, name) not in _CALL_NAMES:
+        raise NotPlainError(f"an attribute {name!r}")
+    return _Sealed(_resolve(module.name, name))
+
+
 def _dill_array(make: Any, args: Any, state: Any, attributes: Any = None) -> Any:
     import numpy as np
 
@@ -281,3 +310,5 @@ for _module in ("dill._dill", "dill.dill"):
     _STAND_INS[_module, "_load_type"] = _dill_type
     _STAND_INS[_module, "_eval_repr"] = _dill_repr
     _STAND_INS[_module, "_create_array"] = _dill_array
+    _STAND_INS[_module, "_import_module"] = _Module
+    _STAND_INS[_module, "_get_attr"] = _dill_attribute

@@ -74,7 +74,7 @@ class Column:
         except UnicodeEncodeError as error:
             raise SchemaError(f"table {table!r}: the name {name!r} is no valid unicode") from error
         inner, nullable = _unwrap_optional(given)
-        kind = _kind_of_type(inner)
+        kind = kind_of(inner)
         if kind is None or (nullable and kind in OBJECT_KINDS):
             raise SchemaError(
                 f"table {table!r}, column {name!r}: {given!r} is no column type; use one of {_ALLOWED}"
@@ -159,6 +159,17 @@ class Schema:
         return f"Schema({self.to_user()!r})"
 
 
+def kind_of(given: Any) -> str | None:
+    """The kind of column that a type stands for, numpy's scalar types included; None for no such type."""
+    if isinstance(given, (type, str)) and given in _KIND_OF:
+        return _KIND_OF[given]
+    if isinstance(given, type) and given.__module__ == "numpy":
+        if given.__name__ in ("str_", "str"):
+            return "str"
+        return next((kind for prefix, kind in _NUMPY_PREFIXES if given.__name__.startswith(prefix)), None)
+    return None
+
+
 def type_name(given: Any) -> str:
     """A type as a user would write it: `float`, `int | None`, `OBJECT`."""
     if isinstance(given, type):
@@ -233,16 +244,6 @@ def _unwrap_optional(given: Any) -> tuple[Any, bool]:
         if len(inner) == 1:
             return inner[0], True
     return given, False
-
-
-def _kind_of_type(given: Any) -> str | None:
-    if isinstance(given, (type, str)) and given in _KIND_OF:
-        return _KIND_OF[given]
-    if isinstance(given, type) and given.__module__ == "numpy":
-        if given.__name__ in ("str_", "str"):
-            return "str"
-        return next((kind for prefix, kind in _NUMPY_PREFIXES if given.__name__.startswith(prefix)), None)
-    return None
 
 
 def _infer_type(value: Any, alternative: str) -> Any:

@@ -84,6 +84,8 @@ class TableData:
         Text comes as an array of str objects. Missing cells hold 0, False or ''.
         """
         values = [values_of(part, column) for part in self.parts]
+        if len(values) > 1 and any(array.dtype == np.uint64 for array in values):
+            values = [_as_unsigned(array, column) for array in values]
         joined = values[0] if len(values) == 1 else np.concatenate(values or [_filler(column, 0)])
         if not self.has_missing(column):
             return joined, None
@@ -139,6 +141,13 @@ def part_from_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> 
         if mask is not None:
             part.missing[column.name] = mask
     return part
+
+
+def _as_unsigned(array: Array, column: Column) -> Array:
+    """Integers beside those of an old store that are beyond int64; a mixture with negative ones fits nowhere."""
+    if array.dtype != np.uint64 and (array < 0).any():
+        raise DamagedError(f"column {column.name!r} holds both negative numbers and such beyond int64")
+    return array.astype(np.uint64)
 
 
 def _padded(row: Sequence[Any], width: int) -> Sequence[Any]:

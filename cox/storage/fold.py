@@ -44,7 +44,8 @@ def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = Tru
                 _sync_objects(run)
             now.content.folded_bytes += sum(log.size for log in now.journals)
             _settle(now.content)
-            fs.replace_file(run.store_file, lambda path: hdf5.write(path, now.content), durable=durable)
+            old = run.store_file
+            fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
         for log in now.journals:
             _remove(run, log, owner)
         return now

@@ -23,7 +23,7 @@ import numpy as np
 
 from cox import plain
 from cox.errors import DamagedError, FormatVersionError
-from cox.schema import KINDS, Column, Schema
+from cox.schema import KINDS, Column, Schema, kind_of
 from cox.storage import layout
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_text, mask_of, values_of
 
@@ -53,23 +53,26 @@ class StoreFile:
         writers: For each writer, the sequence number up to which its journal is in here, and how many
             rows of each table are its own.
         folded_bytes: Bytes of journal that went into the file so far.
+        foreign: What else lies at the file's root: put there by the user, and kept.
     """
 
     tables: dict[str, TableData] = field(default_factory=dict)
     nrows: dict[str, int] = field(default_factory=dict)
     writers: dict[str, dict[str, Any]] = field(default_factory=dict)
     folded_bytes: int = 0
+    foreign: list[str] = field(default_factory=list)
 
 
 # --- Writing
 
 
-def write(path: Path, content: StoreFile) -> None:
+def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
     """Write a new store file.
 
     Args:
         path: A name that is free.
         content: Its tables (those without rows are left out), writers and byte count.
+        old: The file that `content.foreign` is copied from.
     """
     # HDF5 1.10's format has checksums on all that describes the data; fletcher32 adds those on the data
     with h5py.File(path, "x", libver=("v110", "v110"), locking=False) as file:
@@ -85,6 +88,10 @@ def write(path: Path, content: StoreFile) -> None:
             "folded_bytes": content.folded_bytes,
         }
         _set(file.id, RUN_ATTRIBUTE, json.dumps(run).encode())
+        if old is not None and content.foreign:
+            with h5py.File(old, "r", locking=False) as source:
+                for name in content.foreign:
+                    source.copy(name, file)
 
 
 @dataclass(slots=True)
@@ -134,6 +141,8 @@ def _stored_dtype(table: TableData, column: Column) -> np.dtype[Any]:
     """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only."""
     if is_text(column):
         return np.dtype(f"S{max(1, _text_width(table, column))}")
+    if any(_is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
+        return np.dtype("<u8")
     missing = column.kind != "float" and table.has_missing(column)
     return np.dtype("<f8") if missing else dtype_of(column.kind).newbyteorder("<")
 
@@ -403,13 +412,15 @@ def _read_open(file: h5py.File, wanted: frozenset[str] | None, *, rows: bool) ->
         content.tables[name], content.nrows[name] = table, dataset.shape[0]
         if rows and (wanted is None or name in wanted):
             table.parts = _read_described(file, dataset, table, about)
-    if len(file) > len(described):  # more than cox wrote: upstream's tables, or sidecars
+    if len(file) > len(described):  # more than cox wrote there: upstream's tables, the user's, or sidecars
         for name, group in _upstream_groups(file, described):
             dataset = _dataset(file, f"{name}/table")
             table, fields = _upstream_table(name, group, dataset)
             content.tables[table.name], content.nrows[table.name] = table, dataset.shape[0]
             if rows and (wanted is None or table.name in wanted):
                 table.parts = _read_parts(dataset, table.schema, fields)
+        known = {name.partition("/")[0] for name in content.tables} | {SIDECAR_GROUP}
+        content.foreign = [name for name in file if name not in known and _is_hard(file.id, name.encode())]
     return content
 
 
@@ -429,8 +440,12 @@ def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
 
 
 def _check_hard_link(group: Any, name: bytes) -> None:
-    if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+    if not _is_hard(group, name):
         raise DamagedError(f"{name.decode()!r} is a link to somewhere else")
+
+
+def _is_hard(group: Any, name: bytes) -> bool:
+    return bool(group.links.get_info(name).type == h5py.h5l.TYPE_HARD)
 
 
 def _read_described(
@@ -495,10 +510,15 @@ def _part(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
                 raise DamagedError(f"column {column.name!r} holds {values.dtype}, not text")
         elif values.dtype.kind == "f" and column.kind != "float":
             pass  # a column with missing cells: `_spread` makes it whole
-        else:
+        elif not _is_beyond_int64(values):
             values = values.astype(dtype_of(column.kind), copy=False)
         part.values[column.name] = np.ascontiguousarray(values)
     return part
+
+
+def _is_beyond_int64(values: Array) -> bool:
+    """Whether these are integers that pandas stored unsigned, for they are too large for an int64."""
+    return values.dtype == np.uint64 and bool((values > np.iinfo(np.int64).max).any())
 
 
 def _upstream_groups(file: h5py.File, described: dict[str, Any]) -> Iterator[tuple[str, h5py.Group]]:
@@ -517,7 +537,6 @@ def _upstream_groups(file: h5py.File, described: dict[str, Any]) -> Iterator[tup
 def _upstream_table(name: str, group: h5py.Group, dataset: h5py.Dataset) -> tuple[TableData, list[list[Any]]]:
     """Schema and places of a table in pandas' layout, from the attributes."""
     data = _plain_attribute(group, UPSTREAM_ATTRIBUTE)
-    kinds = {given: kind for kind, given in KINDS.items()}
     schema = data["schema"]
     places: dict[str, list[Any]] = {}
     for field_name in _plain_attribute(group, "values_cols"):
@@ -526,7 +545,7 @@ def _upstream_table(name: str, group: h5py.Group, dataset: h5py.Dataset) -> tupl
         for at, column in enumerate(listed):
             places[column] = [field_name, at if shape else -1]
     ordered = [column for column in _column_order(group, schema) if column in places]
-    columns = [Column(column, kinds[schema[column]]) for column in ordered]
+    columns = [Column(column, kind_of(schema[column]) or "str") for column in ordered]
     return TableData(str(data.get("name", name)), Schema(columns)), [places[column] for column in ordered]
 
 
