@@ -31,7 +31,7 @@ class Closable(Protocol):
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _keeper: threading.Thread | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def register(store: Closable) -> None:
@@ -69,7 +69,7 @@ def _keep() -> None:
 
 def _after_fork_in_child() -> None:
     global _open, _keeper, _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _open = weakref.WeakSet()
     _keeper = None
     writer.forget_all()

@@ -32,6 +32,9 @@ __all__ = ["CollectionReader"]
 
 _log = logging.getLogger("cox")
 
+#: The column that tells the runs apart.
+EXP_ID = "exp_id"
+
 ExpFilter = Callable[[str], Any]
 
 
@@ -74,12 +77,13 @@ class CollectionReader:
         self._mode = mode
         self._skip = skip_errs
         self._allow_pickle = allow_pickle
-        self._runs = {
-            run.root.name: run
-            for folder in self._folders
-            for run in find_runs(folder)
-            if exp_filter is None or exp_filter(run.root.name)
-        }
+        self._runs: dict[str, layout.RunLayout] = {}
+        for folder in self._folders:
+            for run in find_runs(folder):
+                name = run.root.name
+                if exp_filter is None or exp_filter(name):
+                    # runs of the same name in two folders are two runs
+                    self._runs[f"{folder.name}/{name}" if name in self._runs else name] = run
         self._stores: dict[str, Store] | None = None
 
     # --- What there is
@@ -132,8 +136,8 @@ class CollectionReader:
             append_exp_id: Whether to add the run's name as the last column, `exp_id`.
             keep_serialized: OBJECT and PICKLE columns to leave as they are stored; the others hold objects.
                 PYTORCH_STATE columns always hold file ids: `reader.stores[exp_id][key].get_state_dict(id)`.
-            union_schemas: Whether to take the columns of all runs; else those of the first run that has
-                the table, and runs with others are warned about.
+            union_schemas: Whether it is expected that runs have different columns. The frame has those of
+                all runs either way; without this, runs that differ from the first are warned about.
             exp_filter: Called with each run's name; runs for which it is false are left out.
             skip_errors: Whether to leave out, with a warning, runs that cannot be read, instead of raising.
 
@@ -145,6 +149,8 @@ class CollectionReader:
             UntrustedObjectError: An object is not plain data, and nobody vouched for it.
             DamagedError: A run cannot be read; names it.
         """
+        from cox.storage.columns import TableData
+
         parts: list[tuple[str, TableData]] = []
         seen: dict[str, None] = {}
         without = []
@@ -163,9 +169,18 @@ class CollectionReader:
             raise TableNotFoundError(_no_such_table(key, seen, self.directory, len(self._runs)))
         if without:
             self._warn(f"{len(without)} runs have no table {key!r} and are left out: {_shortened(without)}")
-        schema = self._common_schema(key, parts, union=union_schemas)
+        schema = self._common_schema(key, parts, warn=not union_schemas)
         kept = {keep_serialized} if isinstance(keep_serialized, str) else set(keep_serialized)
-        return self._join(key, parts, schema, kept, append_exp_id=append_exp_id, skip=skip_errors)
+        decoded: dict[str, list[Any]] = {}
+        good: list[tuple[str, TableData]] = []
+        names = _columns_of_objects(parts, kept)
+        for name, table in parts:
+            cells = self._guarded(name, partial(self._decode, name, table, names, kept), skip=skip_errors)
+            if cells is not None:
+                good.append((name, table))
+                for column, values in cells.items():
+                    decoded.setdefault(column, []).extend(values)
+        return self._frame(TableData(key, schema), good, decoded, append_exp_id=append_exp_id)
 
     # --- The end
 
@@ -217,73 +232,70 @@ class CollectionReader:
                 found[table.name] = table.schema if known is None else merge_schemas(known, table.schema)
         return found
 
-    def _common_schema(self, key: str, parts: list[tuple[str, TableData]], *, union: bool) -> Schema:
+    def _common_schema(self, key: str, parts: list[tuple[str, TableData]], *, warn: bool) -> Schema:
         from cox.storage.snapshot import merge_schemas
 
-        schema = parts[0][1].schema
+        first = schema = parts[0][1].schema
         for name, table in parts[1:]:
-            if table.schema == schema:
+            if table.schema == first:
                 continue
-            others = list(table.schema)
-            if not union:
-                if difference := describe_difference(schema, table.schema):
-                    self._warn(f"run {name} has table {key!r} with another schema: it {difference}")
-                others = [column for column in others if column.name in schema]
-            schema = merge_schemas(schema, others)
+            if warn:
+                difference = describe_difference(first, table.schema) or "has its columns in another order"
+                self._warn(f"run {name} has table {key!r} with another schema: it {difference}")
+            schema = merge_schemas(schema, table.schema)
         return schema
 
-    def _join(
+    def _decode(
+        self, name: str, table: TableData, columns: Iterable[str], kept: set[str]
+    ) -> dict[str, list[Any]]:
+        """A run's cells of the columns that hold objects, decoded by its own schema."""
+        run = self._runs[name]
+        trust = objects.Trust(run, allow_pickle=self._allow_pickle)
+        made = {}
+        for column in columns:
+            own = table.schema.get(column)
+            if own is None:
+                made[column] = [None] * table.nrows
+                continue
+            where = f"column {column!r} of table {table.name!r} in run {run.root}"
+            values, missing = table.column(own)
+            cells = values.tolist()
+            if column not in kept:
+                cells = [
+                    cell if missing is not None and missing[row] else _decoded(cell, own, run, trust, where)
+                    for row, cell in enumerate(cells)
+                ]
+            if missing is not None:
+                cells = [None if gone else cell for cell, gone in zip(cells, missing.tolist(), strict=True)]
+            made[column] = cells
+        return made
+
+    def _frame(
         self,
-        key: str,
+        whole: TableData,
         parts: list[tuple[str, TableData]],
-        schema: Schema,
-        kept: set[str],
+        decoded: dict[str, list[Any]],
         *,
         append_exp_id: bool,
-        skip: bool,
     ) -> pd.DataFrame:
         import numpy as np
         import pandas as pd
 
         from cox import frames
-        from cox.storage.columns import TableData
+        from cox.storage.snapshot import widened
 
-        decoded: dict[str, list[Any]] = {}
-        to_decode = [c for c in schema if c.kind in ("object", "pickle") and c.name not in kept]
-        good = []
-        for name, table in parts:
-            cells = self._guarded(name, partial(self._decode, name, table, to_decode), skip=skip)
-            if cells is None:
-                continue
-            good.append((name, table))
-            for column, values in cells.items():
-                decoded.setdefault(column, []).extend(values)
-        whole = TableData(key, schema, [part for _, table in good for part in _as_kinds(table, schema)])
+        for _, table in parts:
+            # where runs differ in a column's kind, the wider one
+            whole.parts += [widened(part, table.schema, whole.schema) for part in table.parts]
         frame = frames.to_frame(whole, decoded, optional_as_nan=True)
-        lengths = [table.nrows for _, table in good]
+        lengths = [table.nrows for _, table in parts]
         frame.index = pd.Index(np.concatenate([np.arange(n) for n in lengths] or [np.arange(0)]))
         if append_exp_id:
-            frame["exp_id"] = frames.repeated([name for name, _ in good], lengths)
+            if EXP_ID in frame:
+                self._warn(f"the column {EXP_ID!r} of table {whole.name!r} gives way to the runs' names")
+                del frame[EXP_ID]
+            frame[EXP_ID] = frames.repeated([name for name, _ in parts], lengths)
         return frame
-
-    def _decode(self, name: str, table: TableData, columns: list[Column]) -> dict[str, list[Any]]:
-        """The objects of a run's OBJECT and PICKLE columns, by its own schema."""
-        run = self._runs[name]
-        trust = objects.Trust(run, allow_pickle=self._allow_pickle)
-        made = {}
-        for column in columns:
-            own = table.schema.get(column.name)
-            where = f"column {column.name!r} of table {table.name!r} in run {run.root}"
-            if own is None:
-                made[column.name] = [None] * table.nrows
-                continue
-            values, missing = table.column(own)
-            absent = missing if missing is not None else [False] * len(values)
-            made[column.name] = [
-                None if gone else _decoded(cell, own, run, trust, where)
-                for cell, gone in zip(values.tolist(), absent, strict=True)
-            ]
-        return made
 
 
 def find_runs(folder: Path) -> Iterator[layout.RunLayout]:
@@ -343,17 +355,22 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def _decoded(cell: str, column: Column, run: layout.RunLayout, trust: objects.Trust, where: str) -> Any:
+def _columns_of_objects(parts: list[tuple[str, TableData]], kept: set[str]) -> list[str]:
+    """The columns that hold objects by some run's schema, but those that all runs keep as text."""
+    kinds: dict[str, set[str]] = {}
+    for _, table in parts:
+        for column in table.schema:
+            kinds.setdefault(column.name, set()).add(column.kind)
+    return [
+        name
+        for name, found in kinds.items()
+        if found & {"object", "pickle"} and (name not in kept or len(found) > 1)
+    ]
+
+
+def _decoded(cell: Any, column: Column, run: layout.RunLayout, trust: objects.Trust, where: str) -> Any:
     if column.kind == "object":
         return objects.from_text(cell, trust, where)
     if column.kind == "pickle":
         return objects.read_pickle(run.objects_dir / Path(cell).name, trust, where)
     return cell
-
-
-def _as_kinds(table: TableData, schema: Schema) -> Iterator[Any]:
-    """A run's rows with the kinds that the collection has: where runs differ, the wider ones."""
-    from cox.storage.snapshot import widened
-
-    for part in table.parts:
-        yield widened(part, table.schema, schema)

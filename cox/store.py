@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -24,17 +25,19 @@ from uuid import uuid4
 from cox import lifecycle, schema
 from cox.errors import (
     ClosedError,
+    CoxError,
     PendingRowWarning,
     ReadOnlyError,
     RowError,
     RunExistsError,
+    RunInUseError,
     RunNameError,
     RunNotFoundError,
     TableNotFoundError,
 )
 from cox.objects import Trust
 from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema
-from cox.storage import fs, layout, runinfo
+from cox.storage import empty, fs, layout, runinfo
 from cox.storage.writer import RunWriter, open_writer, release
 from cox.table import Table
 
@@ -70,6 +73,7 @@ _TENSORBOARD_FLUSH = 5
 
 _log = logging.getLogger("cox")
 _writers_made = count()
+_left_alone: list[Any] = []
 
 schema_from_dict = schema.infer
 
@@ -147,20 +151,21 @@ class Store:
             self._open_for_writing(run, new=new, rank=rank, sync=sync == "row")
 
     def _open_for_writing(self, run: layout.RunLayout, *, new: bool, rank: int | None, sync: bool) -> None:
-        there = run.root.is_dir()
-        if there and new:
-            raise RunExistsError(f"run {self.path} exists already; leave new=True out to go on with it")
+        made = False
         try:
-            if not there:
-                fs.make_directories(run.root)
+            fs.make_directories(run.root.parent)
+            made = fs.make_directory(run.root)
+            if made:
                 _log.info("Logging in: %s", self.path)
+            elif new:
+                raise RunExistsError(f"run {self.path} exists already; leave new=True out to go on with it")
             self._writer = open_writer(run, rank, sync=sync)
         except OSError as error:
-            if not there:
-                shutil.rmtree(run.root, ignore_errors=True)
-            if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)) or error.errno:
-                raise _as_storage_error(error, self.path) from error
-            raise
+            if made and not isinstance(error, RunInUseError):
+                _remove_unused(run)
+            if isinstance(error, CoxError):
+                raise
+            raise fs.refused(error, "cannot make the run", error.filename or self.path) from error
         if self._mode == "w":
             self._writer.truncate()
         for name, state in self._writer.tables.items():
@@ -368,6 +373,9 @@ class Store:
             return
         self._closed = True
         lifecycle.unregister(self)
+        if self._writer is not None and self._writer.forked:
+            _left_alone.append(self._tensorboard)  # its buffers are the parent's to write
+            return
         self._close_tensorboard()
         if self._writer is None:
             return
@@ -499,11 +507,16 @@ def _check_options(mode: str, rank: int | None, sync: str | None) -> None:
         raise ValueError(f"sync={sync!r}: choose 'row', or None for the default")
 
 
-def _as_storage_error(error: OSError, path: str) -> OSError:
-    from cox.errors import CoxError
-
-    return (
-        error
-        if isinstance(error, CoxError)
-        else fs.refused(error, "cannot make the run", error.filename or path)
-    )
+def _remove_unused(run: layout.RunLayout) -> None:
+    """Remove a run directory that could not be made whole, if there is nothing in it that anybody wrote."""
+    known = {layout.STORE_FILE, layout.RUN_FILE}
+    with contextlib.suppress(OSError):
+        files = [path for path in run.root.rglob("*") if path.is_file()]
+        unused = all(
+            path.name in known
+            or path.parent == run.claims_dir
+            or path.name.startswith(layout.TEMPORARY_PREFIX)
+            for path in files
+        )
+        if unused and not (run.store_file.exists() and run.store_file.stat().st_size > len(empty.contents())):
+            shutil.rmtree(run.root)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cox import objects
 from cox.errors import CoxError, LossyConversionWarning, ReadOnlyError, RewindError, RowError
-from cox.schema import FILE_KINDS, INT_MAX, INT_MIN, OBJECT_KINDS, Column, Schema, convert, type_name
+from cox.schema import FILE_KINDS, Column, Schema, convert, type_name
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ class Table:
         self._found = schema  # as the reader found it, where there is no writer
         self._working: dict[str, Any] = {}
         self._warned: set[str] = set()
-        self._shape: Schema | None = None
-        self._learn_shape()
 
     # --- Reading
 
@@ -129,20 +127,9 @@ class Table:
             >>> store["results"].append_row({"step": 0, "loss": 2.31})
         """
         state = self._state
-        if state is not None and not self._working and state.schema is self._shape:
-            # the way of nearly every row: every column there, in order, of its own type
-            values = tuple(data.values())
-            if tuple(data) == self._names and tuple(map(type, values)) == self._types:
-                for at in self._ints:
-                    if not INT_MIN <= values[at] <= INT_MAX:
-                        break
-                else:
-                    try:
-                        state.append(values + self._tail)
-                    except UnicodeEncodeError:
-                        pass  # `update_row` says which column it is
-                    else:
-                        return
+        # the way of nearly every row: every column there, each value of its column's own type
+        if state is not None and not self._working and state.append_plain(data):
+            return
         self.update_row(data)
         self.flush_row()
 
@@ -166,13 +153,13 @@ class Table:
             StorageError: The file system refused it. The working row is kept.
         """
         state = self._writable()
-        columns = self._own_columns()
+        columns = state.writer.own_columns(state.schema)
         missing = [c.name for c in columns if c.name not in self._working and not c.nullable]
         if missing:
             raise RowError(
                 f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again"
             )
-        state.append(tuple(_finished(self._working.get(c.name)) for c in columns) + self._tail)
+        state.append(tuple(self._finished(self._working.get(c.name)) for c in columns) + state.writer.tail)
         self._working = {}
 
     def add_column(self, name: str, type: Any) -> None:
@@ -191,7 +178,6 @@ class Table:
         column = Column.declare(name, type, table=self.name)
         state = self._writable()
         state.writer.add_column(state, column)
-        self._learn_shape()
 
     def rewind(self, nrows: int | None = None, *, step: int | None = None, column: str = "step") -> int:
         """Drop the later rows, to go on from a checkpoint. See `Store.rewind`.
@@ -211,23 +197,6 @@ class Table:
     @property
     def _columns(self) -> Schema:
         return self._found if self._state is None else self._state.schema
-
-    def _learn_shape(self) -> None:
-        """Learn what a row that needs no conversion looks like."""
-        if self._state is None:
-            return
-        own, rank = self._own_columns(), self._state.writer.rank
-        self._names = tuple(column.name for column in own)
-        self._types = tuple(column.exact_type for column in own)
-        self._ints = tuple(at for at, column in enumerate(own) if column.kind == "int")
-        self._tail: tuple[Any, ...] = () if rank is None else (rank,)
-        has_objects = any(column.kind in OBJECT_KINDS for column in own)
-        self._shape = None if has_objects else self._state.schema
-
-    def _own_columns(self) -> list[Column]:
-        """The columns that rows are given for: not `rank`, which is the same in all of this process."""
-        ranked = self._writable().writer.rank is not None
-        return [c for c in self._columns if not (ranked and c.name == layout.RANK_COLUMN)]
 
     def _prepare(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Convert values to cells. Files of objects are written under temporary names."""
@@ -265,8 +234,9 @@ class Table:
                 LossyConversionWarning,
                 stacklevel=6,
             )
-        if self._tail and column.name == layout.RANK_COLUMN and made != self._tail[0]:
-            raise RowError(f"table {self.name!r}: rank is {self._tail[0]} in this process, not {made}")
+        rank = self._writable().writer.rank
+        if rank is not None and column.name == layout.RANK_COLUMN and made != rank:
+            raise RowError(f"table {self.name!r}: rank is {rank} in this process, not {made}")
         return made
 
     def _file_cell(self, column: Column, value: Any) -> Any:
@@ -292,6 +262,15 @@ class Table:
                 f"as {type_name(column.type)}: {error}"
             ) from error
 
+    def _finished(self, cell: Any) -> Any:
+        """What goes into the journal for a cell; an object's file gets its name before its row is written."""
+        if not isinstance(cell, _PendingFile):
+            return cell
+        try:
+            return cell.finish(sync=self._writable().writer.sync)
+        except OSError as error:
+            raise fs.refused(error, f"cannot store an object of table {self.name!r}", cell.path) from error
+
     def _drop_working_row(self) -> None:
         _discard(self._working.values())
         self._working = {}
@@ -301,8 +280,9 @@ class Table:
         frame = self.df
         if column not in frame:
             raise RewindError(f"table {self.name!r} has no column {column!r}; it has {list(frame)}")
-        if self._tail:
-            frame = frame[frame[layout.RANK_COLUMN] == self._tail[0]]
+        rank = self._writable().writer.rank
+        if rank is not None:
+            frame = frame[frame[layout.RANK_COLUMN] == rank]
         later = (frame[column] >= step).to_numpy(dtype=bool, na_value=False)
         return int(later.argmax()) if later.any() else len(frame)
 
@@ -335,12 +315,16 @@ class _PendingFile:
         self.uid = str(uuid.uuid4())
         self.path = fs.temporary_beside(directory / self.uid)
 
-    def finish(self) -> str:
-        """Give the file its name; harmless a second time."""
+    def finish(self, *, sync: bool) -> str:
+        """Give the file its name, after its bytes are safe if `sync` is set; harmless a second time."""
         final = self.path.with_name(self.uid)
         if self.path != final:
+            if sync:
+                fs.sync_file(self.path)
             fs.rename(self.path, final)
             self.path = final
+            if sync:
+                fs.sync_directory(final.parent)
         return self.uid
 
     def discard(self) -> None:
@@ -352,7 +336,3 @@ def _discard(cells: Any) -> None:
     for cell in cells:
         if isinstance(cell, _PendingFile):
             cell.discard()
-
-
-def _finished(cell: Any) -> Any:
-    return cell.finish() if isinstance(cell, _PendingFile) else cell

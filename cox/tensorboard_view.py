@@ -1,10 +1,10 @@
 """`cox-tensorboard`: the runs of a folder in TensorBoard, under names made of their parameters.
 
 A temporary directory of symbolic links, one for each run that passes the filters, is handed to the
-real `tensorboard` program and goes when that ends. Runs are only read. No shell is involved, and no
+real `tensorboard` program, and goes when that ends. Runs are only read. No shell is involved, and no
 `--logdir_spec`, which has no way to hold a comma or a colon.
 
-`links` selects and names, and touches nothing; `serve` makes the links and runs the server.
+`links` selects and names, and changes nothing; `serve` makes the links and runs the server.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import reprlib
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import click
@@ -37,20 +38,19 @@ from cox.readers import find_runs
 from cox.schema import Column
 from cox.storage import layout, snapshot
 
-__all__ = ["Filter", "ViewError", "links", "main", "serve"]
+__all__ = ["ViewError", "links", "main", "serve"]
 
 #: A run's own name is a parameter of every run, as it was upstream.
 _EXP_ID = "exp_id"
-#: What file systems take for one name, in bytes.
+#: How long a file name may be, in bytes.
 _NAME_BYTES = 255
-#: Values that an error lists of each parameter.
-_VALUES_SHOWN = 20
 #: Seconds that `tensorboard` has to end by itself once it was told to.
 _GRACE = 10.0
 
-# no part of a file name, or able to garble a terminal: separators, control characters, line breaks,
-# overrides of the direction of writing, halves of surrogate pairs
-_UNSAFE = re.compile(r"[/\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# control characters, line breaks, overrides of the direction of writing, halves of surrogate pairs
+_GARBLING = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_NOT_FOR_TERMINALS = re.compile(f"[{_GARBLING}]")
+_NOT_FOR_FILES = re.compile(f"[/{_GARBLING}]")
 # format() makes as many characters as a width or a precision says
 _TOO_WIDE = re.compile(r"\d{4,}")
 
@@ -59,75 +59,15 @@ class ViewError(CoxError, ValueError):
     """What was asked for cannot be shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Keeps the runs whose parameter, as text, begins with something that the regex matches."""
-
-    param: str
-    regex: re.Pattern[str]
-
-    @classmethod
-    def parse(cls, param: str, regex: str) -> Filter:
-        """Make a filter.
-
-        Raises:
-            ViewError: It is no regular expression.
-        """
-        try:
-            return cls(param, re.compile(regex))
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ViewError(f"--filter-param {param} {regex!r} is no regular expression: {error}") from error
-
-    def keeps(self, values: Mapping[str, Any]) -> bool:
-        """Whether a run with these parameters is kept."""
-        return self.regex.match(str(values[self.param])) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """`{param:spec}` in a format string."""
-
-    param: str
-    spec: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    """A run and the first row of its metadata table, objects still as they are stored."""
-
-    run: layout.RunLayout
-    table: str
-    cells: Mapping[str, tuple[Column, Any]]
-
-    def value(self, param: str) -> Any:
-        """A parameter; None where the run lacks it."""
-        if param == _EXP_ID:
-            return self.run.root.name
-        column, cell = self.cells.get(param, (None, None))
-        if column is None or cell is None:
-            return None
-        where = f"column {param!r} of table {self.table!r} in run {self.run.root}"
-        if column.kind == "object":
-            return objects.from_text(cell, objects.Trust(self.run), where)
-        if column.kind == "pickle":
-            return objects.read_pickle(self.run.objects_dir / Path(cell).name, objects.Trust(self.run), where)
-        return cell
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A run that could be shown, with the parameters that filters and names ask for."""
-
-    exp_id: str
-    events: Path
-    values: Mapping[str, Any]
-
-
 # --- Which runs, under which names
 
 
 def links(
-    logdir: Path, format_str: str, *, metadata_table: str = "metadata", filters: Sequence[Filter] = ()
+    logdir: str | os.PathLike[str],
+    format_str: str,
+    *,
+    metadata_table: str = "metadata",
+    filters: Iterable[tuple[str, str]] = (),
 ) -> dict[str, Path]:
     """The runs of a folder that pass all filters, under the names that TensorBoard is to show.
 
@@ -139,160 +79,200 @@ def links(
         format_str: What a name begins with: `{param}`, or `{param:spec}` with a format spec of Python's,
             stands for a parameter. `-<exp_id>` is always appended.
         metadata_table: The table whose first row holds a run's parameters.
-        filters: What a run has to pass.
+        filters: Pairs of a parameter and a regular expression: `re.match(regex, str(value))` keeps a run.
 
     Returns:
-        Names to directories of event files, in the order of the runs. Every name is distinct, and a
-        file name.
+        Names to directories of event files, in the order of the runs. All names are distinct, and safe
+        as file names.
 
     Raises:
         ViewError: There is nothing to show, or no such parameter; the error says what there is.
 
     Example:
-        >>> links(Path("runs"), "lr-{lr}", filters=[Filter.parse("arch", "resnet")])
+        >>> links("runs", "lr-{lr}", filters=[("arch", "resnet")])
     """
-    found = _read_metadata(logdir, metadata_table)
-    known = sorted({_EXP_ID}.union(*(metadata.cells for metadata in found)))
-    for wanted in filters:
-        if wanted.param not in known:
-            raise ViewError(_no_parameter("--filter-param", wanted.param, known))
+    regexes = [(param, _compiled(param, regex)) for param, regex in filters]
+    found = _read_metadata(Path(logdir).absolute(), metadata_table)
+    known = sorted({_EXP_ID}.union(*(run.cells for run in found)))
+    for param, _ in regexes:
+        if param not in known:
+            raise ViewError(_no_parameter("--filter-param", param, known))
     pieces = _parse_format(format_str, known)
-    params = [wanted.param for wanted in filters]
-    params += [piece.param for piece in pieces if isinstance(piece, _Field)]
-    candidates = _candidates(found, params)
-    kept = [run for run in candidates if all(wanted.keeps(run.values) for wanted in filters)]
+    params = [param for param, _ in regexes] + [piece.param for piece in pieces if isinstance(piece, _Field)]
+    whole = list(_with_values(found, params))
+    kept = [
+        (run, values)
+        for run, values in whole
+        if all(regex.match(str(values[param])) for param, regex in regexes)
+    ]
     if not kept:
-        raise ViewError(_nothing_left(candidates, filters, logdir))
-    taken: dict[str, Path] = {}
-    for run in kept:
-        names = _names(_render(pieces, run), run.exp_id)
-        taken[next(name for name in names if name not in taken)] = run.events
-    return taken
+        raise ViewError(_nothing_left([values for _, values in whole], regexes, logdir))
+    targets: dict[str, Path] = {}
+    for run, values in kept:
+        names = _names(_render(pieces, values, run.exp_id), run.exp_id)
+        targets[next(name for name in names if name not in targets)] = run.layout.tensorboard_dir
+    return targets
 
 
-def _read_metadata(logdir: Path, table: str) -> list[_Metadata]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run and the first row of its metadata table, objects still as they are stored."""
+
+    layout: layout.RunLayout
+    table: str
+    cells: Mapping[str, tuple[Column, Any]]
+
+    @property
+    def exp_id(self) -> str:
+        return self.layout.root.name
+
+    def value(self, param: str) -> Any:
+        """A parameter; None where the run lacks it."""
+        column, cell = self.cells.get(param, (None, None))
+        if param == _EXP_ID:
+            return self.exp_id
+        if column is None or cell is None:
+            return None
+        trust = objects.Trust(self.layout)
+        where = f"column {param!r} of table {self.table!r} in run {self.layout.root}"
+        if column.kind == "object":
+            return objects.from_text(cell, trust, where)
+        if column.kind == "pickle":
+            return objects.read_pickle(self.layout.objects_dir / Path(cell).name, trust, where)
+        return cell
+
+
+def _read_metadata(logdir: Path, table: str) -> list[_Run]:
     if not logdir.is_dir():
-        raise ViewError(f"--logdir {logdir} is no directory of runs")
-    logdir = logdir.absolute()
-    found, without, tables, runs = [], [], set[str](), 0
-    for run in find_runs(logdir):
-        runs += 1
-        now = _guarded(run, lambda run=run: snapshot.read(run, tables=[table]))
-        if now is None:
-            continue
-        now.warn(run.root.name)
-        tables.update(now.tables)
-        if table in now.tables and now.tables[table].nrows:
-            cells = {c.name: (c, _first(*now.tables[table].column(c))) for c in now.tables[table].schema}
-            found.append(_Metadata(run, table, cells))
-        else:
-            without.append(run.root.name)
+        raise ViewError(f"--logdir: {logdir} is no directory of runs")
+    runs = list(find_runs(logdir))
     if not runs:
-        remedy = (
-            "; it is a run itself: give the folder above"
-            if layout.RunLayout(logdir).store_file.exists()
-            else ""
+        is_run = layout.RunLayout(logdir).store_file.exists()
+        raise ViewError(
+            f"--logdir: {logdir} {'is a run: give the folder it is in' if is_run else 'has no runs'}"
         )
-        raise ViewError(f"--logdir {logdir} holds no runs{remedy}")
+    found: list[_Run] = []
+    without: list[str] = []
+    tables: set[str] = set()
+    for run in runs:
+        with _leaving_out_broken(run.root.name):
+            now = snapshot.read(run, tables=[table])
+            now.warn(run.root.name)
+            tables.update(now.tables)
+            rows = now.tables.get(table)
+            if rows is None or rows.nrows == 0:
+                without.append(run.root.name)
+            else:
+                found.append(_Run(run, table, {c.name: (c, _first(*rows.column(c))) for c in rows.schema}))
     if not found:
         raise ViewError(
-            f"--metadata-table: no run in {logdir} has a row in a table {table!r}; there are the tables "
-            f"{sorted(tables)}{_close(table, tables)}"
+            f"--metadata-table: no run in {logdir} has a row in a table {table!r}; "
+            f"there are {sorted(tables)}{_did_you_mean(table, tables)}"
         )
-    _warn_without(f"row in the table {table!r}", without)
+    _warn_of(without, f"a row in the table {table!r}")
     return found
 
 
-def _first(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any] | None) -> Any:
+def _first(values: Any, missing: Any) -> Any:
     return None if missing is not None and missing[0] else values[:1].tolist()[0]
 
 
-def _candidates(found: Iterable[_Metadata], params: Sequence[str]) -> list[_Candidate]:
-    """The runs that have event files to show, with these parameters decoded."""
-    made, without = [], []
-    for metadata in found:
-        run = metadata.run
-        if not run.tensorboard_dir.is_dir():
-            without.append(run.root.name)
+def _with_values(found: Iterable[_Run], params: Iterable[str]) -> Iterator[tuple[_Run, dict[str, Any]]]:
+    """The runs that TensorBoard can show, each with these parameters decoded."""
+    without = []
+    wanted = list(params)
+    for run in found:
+        if not run.layout.tensorboard_dir.is_dir():
+            without.append(run.exp_id)
             continue
-        values = _guarded(run, lambda m=metadata: {param: m.value(param) for param in params})
+        values = None
+        with _leaving_out_broken(run.exp_id):
+            values = {param: run.value(param) for param in wanted}
         if values is not None:
-            made.append(_Candidate(run.root.name, run.tensorboard_dir, values))
-    _warn_without(f"directory {layout.TENSORBOARD_DIR!r}", without)
-    return made
+            yield run, values
+    _warn_of(without, f"a directory {layout.TENSORBOARD_DIR!r}")
 
 
-def _guarded(run: layout.RunLayout, read: Callable[[], Any]) -> Any:
-    """What `read` returns; None, with a warning, where this run cannot be read."""
+@contextmanager
+def _leaving_out_broken(exp_id: str) -> Iterator[None]:
     try:
-        return read()
+        yield
     # the latter two: a stored object whose class is gone
     except (CoxError, OSError, ImportError, AttributeError) as error:
-        _warn(f"run {run.root.name} is left out: {error}")
-        return None
+        warnings.warn(f"run {exp_id} is left out: {error}", CollectionWarning, stacklevel=4)
 
 
-def _warn_without(what: str, names: Sequence[str]) -> None:
-    if names:
-        _warn(f"left out, for want of a {what}: {', '.join(names)}")
+def _warn_of(without: Sequence[str], what: str) -> None:
+    if without:
+        warnings.warn(f"left out, for want of {what}: {', '.join(without)}", CollectionWarning, stacklevel=4)
 
 
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, CollectionWarning, stacklevel=2)
+def _compiled(param: str, regex: str) -> re.Pattern[str]:
+    try:
+        return re.compile(regex)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ViewError(f"--filter-param {param} {regex!r}: no regular expression: {error}") from error
 
 
 def _no_parameter(option: str, param: str, known: Sequence[str]) -> str:
-    return f"{option}: there is no parameter {param!r}; there are {list(known)}{_close(param, known)}"
+    return f"{option}: there is no parameter {param!r}; there are {known}{_did_you_mean(param, known)}"
 
 
-def _close(word: str, known: Iterable[str]) -> str:
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def _nothing_left(candidates: Sequence[_Candidate], filters: Sequence[Filter], logdir: Path) -> str:
-    if not candidates:
-        return f"none of the runs in {logdir} can be shown"
-    asked = " ".join(f"--filter-param {wanted.param} {wanted.regex.pattern!r}" for wanted in filters)
-    there = "; ".join(
-        f"{param}: {_values_shown(run.values[param] for run in candidates)}"
-        for param in dict.fromkeys(wanted.param for wanted in filters)
-    )
-    return f"no run is left: none of {len(candidates)} passes {asked}. The values there are: {there}"
+def _nothing_left(
+    there: Sequence[Mapping[str, Any]],
+    regexes: Sequence[tuple[str, re.Pattern[str]]],
+    logdir: str | os.PathLike[str],
+) -> str:
+    if not there:
+        return f"--logdir: none of the runs in {os.fspath(logdir)} can be shown"
+    asked = " ".join(f"--filter-param {param} {regex.pattern!r}" for param, regex in regexes)
+    values = {param: Counter(str(values[param]) for values in there) for param, _ in regexes}
+    shown = "; ".join(f"{param}: {_shortly(counts)}" for param, counts in values.items())
+    return f"none of {len(there)} runs passes {asked}; the values there are: {shown}"
 
 
-def _values_shown(values: Iterable[Any]) -> str:
-    counted = Counter(str(value) for value in values)
+def _shortly(counts: Counter[str], most: int = 20) -> str:
     shown = [
-        (repr(text) if len(text) <= 80 else repr(text[:80]) + "…") + (f" ({runs} runs)" if runs > 1 else "")
-        for text, runs in list(counted.items())[:_VALUES_SHOWN]
+        (f"{text!r}" if len(text) <= 80 else f"{text[:80]!r}…") + (f" ({runs} runs)" if runs > 1 else "")
+        for text, runs in [*counts.items()][:most]
     ]
-    return ", ".join(shown) + (
-        f" and {len(counted) - _VALUES_SHOWN} more" if len(counted) > _VALUES_SHOWN else ""
-    )
+    return ", ".join(shown) + (f" and {len(counts) - most} more" if len(counts) > most else "")
 
 
 # --- Names
 
 
-def _parse_format(text: str, known: Sequence[str]) -> list[str | _Field]:
-    """A format string as text and fields.
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """`{param:spec}` in a format string."""
 
-    Not `str.format`, which reaches into attributes. A name may hold anything, colons and braces too:
-    the longest known one counts.
+    param: str
+    spec: str
+
+
+def _parse_format(text: str, known: Sequence[str]) -> list[str | _Field]:
+    """A format string as text and fields. Not `str.format`, which reaches into objects.
+
+    A parameter's name may hold anything, colons and braces too: the longest known one counts.
     """
     names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
-    piece = re.compile(rf"(?P<text>[^{{}}]+|\{{\{{|\}}\}})|\{{(?P<param>{names})(?::(?P<spec>[^{{}}]*))?\}}")
+    piece = re.compile(r"([^{}]+|\{\{|\}\})|\{(?P<param>" + names + r")(?::(?P<spec>[^{}]*))?\}")
     pieces: list[str | _Field] = []
     at = 0
     while at < len(text):
         match = piece.match(text, at)
         if match is None:
             raise ViewError(_why_no_format(text, at, known))
-        if match["text"]:
-            pieces.append(match["text"] if match["text"][0] not in "{}" else match["text"][0])
-        else:
-            pieces.append(_Field(match["param"], _checked_spec(match["spec"] or "", text)))
+        spec = match["spec"] or ""
+        if _TOO_WIDE.search(spec):
+            raise ViewError(f"--format-str {text!r}: {spec!r} asks for more than 999 characters")
+        literal = {"{{": "{", "}}": "}"}.get(match[0], match[0])
+        pieces.append(literal if match["param"] is None else _Field(match["param"], spec))
         at = match.end()
     return pieces
 
@@ -300,55 +280,52 @@ def _parse_format(text: str, known: Sequence[str]) -> list[str | _Field]:
 def _why_no_format(text: str, at: int, known: Sequence[str]) -> str:
     field = re.compile(r"\{([^{}]*)\}").match(text, at)
     if field is None:
-        return f"--format-str {text!r}: a brace stands alone at position {at}; write {{{{ or }}}} for the character"
+        return f"--format-str {text!r}: the brace at position {at} has no partner; write it twice to show one"
     return _no_parameter(f"--format-str {text!r}", field[1], known)
 
 
-def _checked_spec(spec: str, text: str) -> str:
-    if _TOO_WIDE.search(spec):
-        raise ViewError(f"--format-str {text!r}: {spec!r} asks for more than 999 characters")
-    return spec
+def _render(pieces: Iterable[str | _Field], values: Mapping[str, Any], exp_id: str) -> str:
+    made = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            made.append(piece)
+            continue
+        try:
+            made.append(_show(values[piece.param], piece.spec))
+        except (ValueError, OverflowError) as error:
+            raise ViewError(
+                f"--format-str: {piece.spec!r} cannot show {piece.param} of run {exp_id}, "
+                f"{reprlib.repr(values[piece.param])}: {error}"
+            ) from error
+    return "".join(made)
 
 
-def _render(pieces: Iterable[str | _Field], run: _Candidate) -> str:
-    return "".join(piece if isinstance(piece, str) else _show(piece, run) for piece in pieces)
-
-
-def _show(field: _Field, run: _Candidate) -> str:
-    value = run.values[field.param]
-    if value is None:
-        return "None"
+def _show(value: Any, spec: str) -> str:
     if isinstance(value, np.generic):
         value = value.item()
+    if value is None:
+        return "None"  # under any spec: some run may lack the parameter
     if type(value) is list:
         value = ".".join(map(str, value))
     elif not isinstance(value, (int, float, str)):
         value = str(value)  # the spec must not reach the object
-    try:
-        return format(value, field.spec)
-    except (ValueError, OverflowError) as error:
-        raise ViewError(
-            f"--format-str: {{{field.param}:{field.spec}}} cannot show {value!r} of run {run.exp_id}: {error}"
-        ) from error
+    return format(value, spec)
 
 
 def _names(prefix: str, exp_id: str) -> Iterator[str]:
     """`<prefix>-<exp_id>` as a file name, then the same with a number, for where it is taken."""
-    prefix, exp_id = _UNSAFE.sub("_", prefix), _UNSAFE.sub("_", exp_id)
+    prefix, exp_id = _NOT_FOR_FILES.sub("_", prefix), _NOT_FOR_FILES.sub("_", exp_id)
     for number in count(1):
         mark = f" ({number})" if number > 1 else ""
-        tail = f"{mark}-{exp_id}"
-        room = _NAME_BYTES - len(tail.encode())
-        # an exp_id that fills a name by itself leaves no room for more than the number
-        yield (
-            f"{_shortened(prefix, room)}{tail}"
-            if room >= 0
-            else _shortened(exp_id, _NAME_BYTES - len(mark)) + mark
-        )
+        room = _NAME_BYTES - len(f"{mark}-{exp_id}".encode())
+        if room >= 0:
+            yield f"{_cut(prefix, room)}{mark}-{exp_id}"
+        else:  # an exp_id that fills a name by itself
+            yield _cut(exp_id, _NAME_BYTES - len(mark)) + mark
 
 
-def _shortened(text: str, room: int) -> str:
-    """The text in at most so many bytes; what was cut off shows as an ellipsis, where there is room for it."""
+def _cut(text: str, room: int) -> str:
+    """The text in at most so many bytes; an ellipsis, where there is room for it, says what was cut off."""
     if len(text.encode()) <= room:
         return text
     ellipsis = "…" if room >= len("…".encode()) else ""
@@ -358,22 +335,23 @@ def _shortened(text: str, room: int) -> str:
 # --- The server
 
 
-def serve(targets: Mapping[str, Path], *, port: int = 6006, options: Sequence[str] = ()) -> int:
+def serve(targets: Mapping[str, Path], *, port: int = 6006, options: Iterable[str] = ()) -> int:
     """Run `tensorboard` on these directories until it ends, or until a signal ends it.
 
     SIGINT, SIGTERM and SIGHUP end the server; whatever ends it, neither it nor the links are left behind.
 
     Args:
         targets: Names to directories of event files.
-        port: The server's port.
+        port: The server's port; 0 lets it pick one.
         options: More command line arguments for `tensorboard`.
 
     Returns:
         Its exit status; 128 and the number of the signal, if one ended it.
     """
-    with _Stop() as stop, _directory_of(targets) as logdir:
+    server = _Server()
+    with _signals_to(server.stop), _directory_of(targets) as logdir:
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port)]
-        return stop.wait_for([*command, *options])
+        return server.run([*command, *options])
 
 
 @contextmanager
@@ -387,89 +365,94 @@ def _directory_of(targets: Mapping[str, Path]) -> Iterator[Path]:
         shutil.rmtree(directory)  # of a link it removes the link
 
 
-class _Stop:
-    """Turns the signals that would end this process into the end of the one that it waits for.
+@contextmanager
+def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have the signals that would end this process call `handler` instead."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # what is ignored stays so: under nohup, and for jobs that a shell starts in the background
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
-    No handler raises: an exception between two lines would leave a process or a directory behind.
-    """
+
+class _Server:
+    """A program that is waited for, and that a signal to this process ends."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._received: int | None = None
-        self._before: dict[int, Any] = {}
-        self._deadline: threading.Timer | None = None
+        self._signal: int | None = None
 
-    def __enter__(self) -> _Stop:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            # ignored ones stay so: nohup, and shells that start a job in the background
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def wait_for(self, command: Sequence[str]) -> int:
+    def run(self, command: Sequence[str]) -> int:
         """Run a program to its end and return its exit status, or 128 and the signal that ended it."""
-        # safe path: a random.py in the working directory is none of the server's modules
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONSAFEPATH": "1"})
-        self._process = process
-        if self._received is not None:  # while there was nothing to end yet
-            self._end(process)
+        self._process = process = _start(command)
+        if self._signal is not None:  # it came when there was nothing to end yet
+            _end(process)
         status = process.wait()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._received is not None:
-            return 128 + self._received
+        if self._signal is not None:
+            return 128 + self._signal
         return status if status >= 0 else 128 - status
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self._received = self._received is not None, number
-        if self._process is not None:
-            self._process.kill() if again else self._end(self._process)
+    def stop(self, number: int, _: FrameType | None) -> None:
+        """Handle a signal: the first asks the program to end, a second one ends it.
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
-        self._deadline = threading.Timer(_GRACE, process.kill)
-        self._deadline.daemon = True
-        self._deadline.start()
+        It never raises: an exception between any two lines could leave a process or a directory behind.
+        """
+        again, self._signal = self._signal is not None, number
+        if self._process is None:
+            return
+        if again:
+            self._process.kill()
+        else:
+            _end(self._process)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    # a terminal sends these to all its processes; blocked in the server, they leave its end to `stop`, or
+    # it would be told twice, and fail in the middle of its own cleaning up
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        # safe path: a random.py in the working directory is none of the server's modules
+        return subprocess.Popen(command, env={**os.environ, "PYTHONSAFEPATH": "1"})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    deadline = threading.Timer(_GRACE, process.kill)
+    deadline.daemon = True
+    deadline.start()
 
 
 # --- The command
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option(
-    "--logdir", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder of runs."
-)
+@click.option("--logdir", required=True, metavar="DIR", help="The folder of runs.")
 @click.option(
     "--format-str",
     required=True,
     metavar="TEXT",
-    help="How runs are named: {param} stands for a parameter, as does {param:.3g} with a format spec; "
-    "-<exp_id> is always appended.",
+    help="What a run's name begins with: {param} stands for a parameter, as does {param:.3g}, with a format "
+    "spec. -<exp_id> is always appended.",
 )
-@click.option(
-    "--port", default=6006, type=click.IntRange(0, 65535), help="The server's port; 0 picks a free one."
-)
-@click.option(
-    "--metadata-table", default="metadata", metavar="NAME", help="The table that holds the parameters."
-)
+@click.option("--port", default=6006, type=click.IntRange(0, 65535), help="The server's port; 0: a free one.")
+@click.option("--metadata-table", default="metadata", metavar="NAME", help="The table of the parameters.")
 @click.option(
     "--filter-param",
     multiple=True,
     nargs=2,
     metavar="PARAM REGEX",
-    help="Show only runs whose PARAM begins with a match of REGEX: resnet keeps resnet18; end it with $ for the "
-    "whole value. Can be given several times: a run has to pass all.",
+    help="Show only runs whose PARAM begins with a match of REGEX: resnet keeps resnet18; end it with $ for "
+    "the whole value. Can be given several times: a run has to pass all.",
 )
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- TENSORBOARD-OPTIONS]")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF TENSORBOARD]")
 def main(
-    logdir: Path,
+    logdir: str,
     format_str: str,
     port: int,
     metadata_table: str,
@@ -478,28 +461,28 @@ def main(
 ) -> None:
     """Show the runs of a folder in TensorBoard, under names made of their parameters.
 
-    What follows -- goes to tensorboard as it is. Runs that begin later show after a restart.
-
-    \b
-    cox-tensorboard --logdir runs --format-str 'lr-{lr}' --filter-param arch resnet
+    Runs that begin later show after a restart.
     """
-    for option in options[:1]:
-        if not option.startswith("-"):
-            raise click.UsageError(f"unexpected argument {option!r}: does a value want quotes?")
-    for option in options:
-        if re.match("--(logdir|port)", option):
-            raise click.UsageError(f"{option!r} is no option to hand on: give it before the --")
+    _check_options(options)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", CoxWarning)
             warnings.showwarning = _show_warning
-            filters = [Filter.parse(param, regex) for param, regex in filter_param]
-            targets = links(logdir, format_str, metadata_table=metadata_table, filters=filters)
+            targets = links(logdir, format_str, metadata_table=metadata_table, filters=filter_param)
         _say(f"Showing {len(targets)} runs of {logdir}")
         status = serve(targets, port=port, options=options)
     except (CoxError, OSError) as error:
-        raise click.UsageError(_UNSAFE_TO_SHOW.sub("_", str(error))) from error
+        _say(f"Error: {error}", err=True)
+        status = 2
     sys.exit(status)
+
+
+def _check_options(options: Sequence[str]) -> None:
+    if options and not options[0].startswith("-"):
+        raise click.UsageError(f"unexpected argument {options[0]!r}: does a value want quotes?")
+    for option in options:
+        if re.match("--(logdir|port)", option):
+            raise click.UsageError(f"{option!r} cannot be handed on to tensorboard: give it before the --")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -507,8 +490,9 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _say(text: str, *, err: bool = False) -> None:
-    stream = click.get_text_stream("stderr" if err else "stdout", errors="backslashreplace")
-    click.echo(_UNSAFE_TO_SHOW.sub("_", text), file=stream)
+    encoding = (sys.stderr if err else sys.stdout).encoding
+    shown = _NOT_FOR_TERMINALS.sub("_", text).encode(encoding, "backslashreplace")
+    click.echo(shown.decode(encoding), err=err)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,8 @@ def part_from_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> 
         DamagedError: A cell is not what its column holds.
     """
     part = Part(len(rows), {})
+    if not rows:
+        return part
     width = len(columns)
     short = any(len(row) != width for row in rows)
     cells: Iterator[Sequence[Any]] = zip(
@@ -144,7 +146,7 @@ def part_from_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> 
 
 
 def _as_unsigned(array: Array, column: Column) -> Array:
-    """Integers beside those of an old store that are beyond int64; a mixture with negative ones fits nowhere."""
+    """Integers beside those of an old store that are beyond int64; with negative ones they fit nowhere."""
     if array.dtype != np.uint64 and (array < 0).any():
         raise DamagedError(f"column {column.name!r} holds both negative numbers and such beyond int64")
     return array.astype(np.uint64)

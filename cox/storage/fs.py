@@ -93,6 +93,17 @@ def make_directories(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
+def make_directory(path: Path) -> bool:
+    """Make a directory. Returns whether it was this call that made it."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    return True
+
+
 def unlink(path: Path) -> None:
     """Remove a file; a file that is gone already is fine."""
     path.unlink(missing_ok=True)

@@ -26,14 +26,14 @@ from typing import Any
 import msgspec
 
 from cox.errors import FormatVersionError
-from cox.schema import Column, Schema
+from cox.schema import Schema
 from cox.storage import fs, layout
 
 VERSION = 1
 HEADER = b"COXLOG" + struct.pack("<H", VERSION)
 MARK = b"\xc0\xc5"
 
-ROW, TABLE, COLUMN, REWIND = range(4)
+ROW, TABLE, REWIND = range(3)
 
 _head = struct.Struct("<2sII")
 _pack_head = _head.pack
@@ -74,19 +74,23 @@ class JournalWriter:
             row: The row's number among this writer's rows of the table, from 0.
             values: One value for each column, in the order they were declared.
         """
-        seq = self.next_seq
-        payload = _encode((ROW, seq, table_id, row, *values))
+        self.append_payload(_encode((ROW, self.next_seq, table_id, row, *values)))
+
+    def append_payload(self, payload: bytes) -> None:
+        """Append a record that is encoded already, with `next_seq` as its sequence number."""
         data = _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
-        fs.write_at(self._fd, data, self.size)
+        size = len(data)
+        if os.pwrite(self._fd, data, self.size) != size:
+            fs.write_at(self._fd, data, self.size)
         if self._sync:
             fs.sync_data(self._fd)
-        self.size += len(data)
-        self.next_seq = seq + 1
+        self.size += size
+        self.next_seq += 1
 
     def append_table(
         self, table_id: int, name: str, schema: Schema, row: int, values: tuple[Any, ...] | None
     ) -> None:
-        """Declare a table, and append its first row in the same write.
+        """Declare a table, or its columns anew, and append its first row in the same write.
 
         The declaration is written twice, for without it none of the rows after it could be read.
         """
@@ -95,11 +99,6 @@ class JournalWriter:
         if values is not None:
             payloads.append([ROW, table_id, row, *values])
         self._append_all(payloads)
-
-    def append_column(self, table_id: int, column: Column) -> None:
-        """Add a column to a declared table. Written twice, as the declaration is."""
-        added = [COLUMN, table_id, [column.name, column.kind, column.nullable]]
-        self._append_all([added, added])
 
     def append_rewind(self, name: str, nrows: int) -> None:
         """Drop this writer's rows of a table from number `nrows` on, whether folded or not."""

@@ -131,8 +131,6 @@ class _Replay:
                         self._row(pending, state["rows"], record)
                 elif kind == journal.TABLE:
                     _declare(pending, record)
-                elif kind == journal.COLUMN:
-                    _add_column(pending, record)
                 elif kind == journal.REWIND and fresh:
                     name, keep = record[2], int(record[3])
                     _drop_pending(pending, name, keep)
@@ -148,7 +146,7 @@ class _Replay:
             self._damaged(log, f"{lost} records are lost")
         state["seq"] = expected
         for table in pending.values():
-            if table.rows:
+            if table.rows or table.name in self._content.tables:
                 self._merge(table, log)
 
     def _damaged(self, log: journal.Journal, sentence: str) -> None:
@@ -190,7 +188,8 @@ class _Replay:
         if self._rows and (self._wanted is None or name in self._wanted):
             part = self._part(table, log)
             whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
-            whole.parts.append(widened(part, Schema(table.columns), merged))
+            if part.nrows:
+                whole.parts.append(widened(part, Schema(table.columns), merged))
         whole.schema = merged
 
     def _part(self, table: _Pending, log: journal.Journal) -> Part:
@@ -223,13 +222,6 @@ def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:
     for table in pending.values():
         if table.name == name:
             table.rows = [record for record in table.rows if record[3] < keep]
-
-
-def _add_column(pending: dict[int, _Pending], record: list[Any]) -> None:
-    _, _, table_id, (name, kind, nullable) = record
-    table = pending[table_id]
-    if all(column.name != name for column in table.columns):  # written twice
-        table.columns += Schema.from_json([[name, kind, nullable]])
 
 
 def _rows_of(part: Part, schema: Schema, rank: int | None) -> Any:

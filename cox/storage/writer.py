@@ -17,7 +17,7 @@ from typing import Any
 
 from cox.errors import ClosedError, CoxError, ForkError, RewindError, SchemaError
 from cox.schema import Column, Schema, describe_difference
-from cox.storage import claims, empty, fs, journal, layout, runinfo
+from cox.storage import claims, empty, fs, journal, layout, rowcode, runinfo
 
 _log = logging.getLogger("cox")
 
@@ -35,7 +35,7 @@ class TableState:
         in_run: Whether it has a flushed row, and so is part of the run.
     """
 
-    __slots__ = ("id", "in_run", "name", "nrows", "schema", "writer")
+    __slots__ = ("encode", "id", "in_run", "name", "nrows", "schema", "writer")
 
     def __init__(self, writer: RunWriter, name: str, schema: Schema, nrows: int, *, in_run: bool) -> None:
         self.writer = writer
@@ -44,6 +44,24 @@ class TableState:
         self.nrows = nrows
         self.in_run = in_run
         self.id = -1  # not declared in the current journal
+        self.encode: rowcode.RowEncoder = rowcode.never
+
+    def append_plain(self, data: Any) -> bool:
+        """Journal one row if it needs no conversion. Returns whether it did. Raises as `append` does."""
+        writer = self.writer
+        with writer.lock:
+            log = writer.journal
+            payload = self.encode(data, log.next_seq, self.id, self.nrows)
+            if payload is None:
+                return False
+            try:
+                log.append_payload(payload)
+            except OSError as error:
+                raise writer.refusal(error, f"cannot write a row of table {self.name!r}") from error
+            self.nrows += 1
+            if log.size >= writer.fold_at:
+                writer.fold_if_it_helps()
+            return True
 
     def append(self, values: tuple[Any, ...]) -> None:
         """Journal one row: a value for each column, None where it is missing.
@@ -55,7 +73,7 @@ class TableState:
         with writer.lock:
             try:
                 if self.id < 0:
-                    writer.declare(self, values)
+                    writer.declare(self, values, self.schema)
                 else:
                     writer.journal.append_row(self.id, self.nrows, values)
             except OSError as error:
@@ -82,7 +100,9 @@ class RunWriter:
     def __init__(self, run: layout.RunLayout, rank: int | None, *, sync: bool) -> None:
         self.run = run
         self.rank = rank
+        self.sync = sync
         self.name = layout.writer_name(rank)
+        self.tail: tuple[int, ...] = () if rank is None else (rank,)
         self.users = 0
         self.lock = threading.RLock()
         self.tables: dict[str, TableState] = {}
@@ -127,11 +147,12 @@ class RunWriter:
                 )
             return known
 
-    def declare(self, table: TableState, values: tuple[Any, ...]) -> None:
-        """Journal a table's first row, together with its declaration. The caller holds the lock."""
+    def declare(self, table: TableState, values: tuple[Any, ...] | None, schema: Schema) -> None:
+        """Journal a table's declaration, together with its next row. The caller holds the lock."""
         self._check_usable()
-        self.journal.append_table(self._ids, table.name, table.schema, table.nrows, values)
+        self.journal.append_table(self._ids, table.name, schema, table.nrows, values)
         table.id, self._ids, table.in_run = self._ids, self._ids + 1, True
+        table.encode = rowcode.compile_encoder(journal.ROW, self.own_columns(schema), self.tail)
 
     def add_column(self, table: TableState, column: Column) -> None:
         """Add a column to a table; rows before it read as missing, and rows after it may leave it out.
@@ -149,12 +170,13 @@ class RunWriter:
                 raise SchemaError(
                     f"table {table.name!r} has a column {column.name!r} of another type already"
                 )
-            if table.id >= 0:
+            schema = self._with_rank(table.name, table.schema.with_column(column))
+            if table.in_run:
                 try:
-                    self.journal.append_column(table.id, column)
+                    self.declare(table, None, schema)
                 except OSError as error:
                     raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
-            table.schema = table.schema.with_column(column)
+            table.schema = schema
 
     def rewind(self, table: TableState, nrows: int) -> None:
         """Drop this writer's rows of a table from number `nrows` on.
@@ -199,8 +221,13 @@ class RunWriter:
                 return
             self.journal.close()
             for table in self.tables.values():
-                table.id = -1
+                table.id, table.encode = -1, rowcode.never
             self.fold_at = max(FOLD_AT, now.content.folded_bytes)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is the copy of a parent process's writer."""
+        return isinstance(self._gone, ForkError)
 
     def heartbeat(self) -> None:
         """Say that this writer lives."""
@@ -300,6 +327,10 @@ class RunWriter:
         others = [column for column in schema if column.name != layout.RANK_COLUMN]
         return Schema([*others, Column(layout.RANK_COLUMN, "int", nullable=True)])
 
+    def own_columns(self, schema: Schema) -> list[Column]:
+        """The columns that rows are given for: not `rank`, which is the same in all of this process."""
+        return [c for c in schema if self.rank is None or c.name != layout.RANK_COLUMN]
+
     def _check_usable(self) -> None:
         if self._gone is not None:
             raise self._gone
@@ -324,7 +355,7 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
 
 
 _open: weakref.WeakValueDictionary[tuple[Path, int | None], RunWriter] = weakref.WeakValueDictionary()
-_open_lock = threading.Lock()
+_open_lock = threading.RLock()
 
 
 def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWriter:
@@ -352,7 +383,7 @@ def release(writer: RunWriter) -> None:
 def forget_all() -> None:
     """In a forked child: abandon every writer of the parent."""
     global _open_lock
-    _open_lock = threading.Lock()
+    _open_lock = threading.RLock()
     for writer in list(_open.values()):
         writer.abandon()
     _open.clear()
