@@ -157,7 +157,7 @@ def _read_metadata(logdir: Path, table: str) -> list[_Run]:
     for run in runs:
         with _leaving_out_broken(run.root.name):
             now = snapshot.read(run, tables=[table])
-            now.warn(run.root.name)
+            now.warn(run.root.name, stacklevel=4)
             tables.update(now.tables)
             rows = now.tables.get(table)
             if rows is None or rows.nrows == 0:
@@ -199,7 +199,7 @@ def _leaving_out_broken(exp_id: str) -> Iterator[None]:
         yield
     # the latter two: a stored object whose class is gone
     except (CoxError, OSError, ImportError, AttributeError) as error:
-        warnings.warn(f"run {exp_id} is left out: {error}", CollectionWarning, stacklevel=4)
+        warnings.warn(f"run {exp_id} is left out: {error}", CollectionWarning, stacklevel=5)
 
 
 def _warn_of(without: Sequence[str], what: str) -> None:

@@ -108,6 +108,11 @@ def mask_of(part: Part, name: str) -> Array:
     return np.zeros(part.nrows, dtype=np.bool_) if mask is None else mask
 
 
+def is_beyond_int64(values: Array) -> bool:
+    """Whether these are integers that pandas stored unsigned, for they are too large for an int64."""
+    return values.dtype == np.uint64 and bool((values > np.iinfo(np.int64).max).any())
+
+
 def decode_text(array: Array) -> Array:
     """Fixed-width UTF-8 bytes as str objects."""
     made = np.empty(len(array), dtype=object)

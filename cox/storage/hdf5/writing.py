@@ -1,19 +1,11 @@
-"""`store.h5`: written so that pandas opens it without cox, read through h5py without pandas.
-
-pandas and PyTables unpickle HDF5 attributes by themselves, so that listing a stranger's file runs its
-code. Here attributes are read raw and go through `cox.plain`. What is written is the layout of
-`HDFStore.append(…, data_columns=True)`, attribute by attribute, plus `COX_DATA` for upstream cox, and
-one root attribute, COX_RUN, with all that cox itself needs to read the file back (docs/FORMAT.md).
-
-A file is only ever made new; nothing here changes one in place.
-"""
+"""Writing a store file: pandas' table layout, attribute by attribute."""
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +13,35 @@ import h5py
 import msgspec
 import numpy as np
 
-from cox import plain
-from cox.errors import DamagedError, FormatVersionError
-from cox.schema import KINDS, Column, Schema, kind_of
+from cox.schema import KINDS, Column, Schema
 from cox.storage import layout
-from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_text, mask_of, values_of
-
-VERSION = 1
-RUN_ATTRIBUTE = "COX_RUN"
-UPSTREAM_ATTRIBUTE = "COX_DATA"
-SIDECAR_GROUP = "_cox"
+from cox.storage.columns import (
+    Array,
+    Part,
+    TableData,
+    dtype_of,
+    is_beyond_int64,
+    is_text,
+    mask_of,
+    values_of,
+)
+from cox.storage.hdf5.content import (
+    RUN_ATTRIBUTE,
+    SIDECAR_GROUP,
+    SLICE_BYTES,
+    UPSTREAM_ATTRIBUTE,
+    VERSION,
+    StoreFile,
+)
 
 #: What stands for a missing text in the file, for pandas; unlikely enough to be nobody's text.
 MISSING_TEXT = "\x15cox:missing"
 #: Above so many columns, one HDF5 field for each would not fit PyTables; they share one by kind.
 _MOST_FIELDS = 400
 _CHUNK_BYTES = 256 * 1024
-_SLICE_BYTES = 32 * 1024 * 1024
 _COMPRESSION_LEVEL = 3
 _EXACT_FLOAT = 2**53
 _FILLS: dict[str, str | float] = {"S": "", "f": 0.0}
-
-
-@dataclass(slots=True)
-class StoreFile:
-    """What a store file holds.
-
-    Attributes:
-        tables: By name, in the order they were made. Without parts, if only the header was read.
-        nrows: Rows of each table.
-        writers: For each writer, the sequence number up to which its journal is in here, and how many
-            rows of each table are its own.
-        folded_bytes: Bytes of journal that went into the file so far.
-        foreign: What else lies at the file's root: put there by the user, and kept.
-    """
-
-    tables: dict[str, TableData] = field(default_factory=dict)
-    nrows: dict[str, int] = field(default_factory=dict)
-    writers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    folded_bytes: int = 0
-    foreign: list[str] = field(default_factory=list)
-
-
-# --- Writing
 
 
 def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
@@ -141,7 +119,7 @@ def _stored_dtype(table: TableData, column: Column) -> np.dtype[Any]:
     """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only."""
     if is_text(column):
         return np.dtype(f"S{max(1, _text_width(table, column))}")
-    if any(_is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
+    if any(is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
         return np.dtype("<u8")
     missing = column.kind != "float" and table.has_missing(column)
     return np.dtype("<f8") if missing else dtype_of(column.kind).newbyteorder("<")
@@ -220,7 +198,7 @@ def _create_dataset(
 
 def _stored_rows(table: TableData, fields: list[_Field], dtype: np.dtype[Any]) -> Iterator[Array]:
     """The rows as they lie in the file, in slices that fit into memory however wide a text is."""
-    at_once = max(1, _SLICE_BYTES // dtype.itemsize)
+    at_once = max(1, SLICE_BYTES // dtype.itemsize)
     start = 0
     for part in table.parts:
         for first in range(0, part.nrows, at_once):
@@ -367,200 +345,3 @@ def _inexact_cells(table: TableData, column: Column, base: np.dtype[Any]) -> lis
             cells += [(start + row, text) for row, text in enumerate(array) if text.endswith("\0")]
         start += part.nrows
     return cells
-
-
-# --- Reading
-
-
-def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = True) -> StoreFile:
-    """Read a store file, of this cox or of upstream's.
-
-    Args:
-        path: The file.
-        tables: Only these tables' rows; None for all.
-        rows: Whether to read rows at all, or only which tables there are.
-
-    Raises:
-        FileNotFoundError: There is none.
-        DamagedError: It is no HDF5 file, or not readable as a store.
-        FormatVersionError: A newer cox wrote it.
-    """
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return _read_open(file, None if tables is None else frozenset(tables), rows=rows)
-    except (DamagedError, FormatVersionError, FileNotFoundError):
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise DamagedError(f"{path} cannot be read as a store: {error}") from error
-
-
-def _read_open(file: h5py.File, wanted: frozenset[str] | None, *, rows: bool) -> StoreFile:
-    content = StoreFile()
-    described: dict[str, Any] = {}
-    if RUN_ATTRIBUTE in file.attrs:
-        run = json.loads(bytes(file.attrs[RUN_ATTRIBUTE]))
-        if run["version"] > VERSION:
-            raise FormatVersionError(
-                f"{file.filename} is a store of format {run['version']}; this cox reads up to {VERSION}: "
-                "upgrade cox"
-            )
-        described = run["tables"]
-        content.writers, content.folded_bytes = run["writers"], run["folded_bytes"]
-    for name, about in described.items():
-        table = TableData(name, Schema.from_json(about["columns"]))
-        dataset = _dataset(file, f"{name}/table")
-        content.tables[name], content.nrows[name] = table, dataset.shape[0]
-        if rows and (wanted is None or name in wanted):
-            table.parts = _read_described(file, dataset, table, about)
-    if len(file) > len(described):  # more than cox wrote there: upstream's tables, the user's, or sidecars
-        for name, group in _upstream_groups(file, described):
-            dataset = _dataset(file, f"{name}/table")
-            table, fields = _upstream_table(name, group, dataset)
-            content.tables[table.name], content.nrows[table.name] = table, dataset.shape[0]
-            if rows and (wanted is None or table.name in wanted):
-                table.parts = _read_parts(dataset, table.schema, fields)
-        known = {name.partition("/")[0] for name in content.tables} | {SIDECAR_GROUP}
-        content.foreign = [name for name in file if name not in known and _is_hard(file.id, name.encode())]
-    return content
-
-
-def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
-    """A dataset that lies in the file itself: links may lead to other files, and so may raw data."""
-    group = file.id
-    *parents, last = path.encode().split(b"/")
-    for name in parents:
-        _check_hard_link(group, name)
-        group = h5py.h5g.open(group, name)
-    _check_hard_link(group, last)
-    dataset = h5py.h5d.open(group, last)
-    how = dataset.get_create_plist()
-    if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
-        raise DamagedError(f"{path!r} keeps its rows outside of the file")
-    return h5py.Dataset(dataset)
-
-
-def _check_hard_link(group: Any, name: bytes) -> None:
-    if not _is_hard(group, name):
-        raise DamagedError(f"{name.decode()!r} is a link to somewhere else")
-
-
-def _is_hard(group: Any, name: bytes) -> bool:
-    return bool(group.links.get_info(name).type == h5py.h5l.TYPE_HARD)
-
-
-def _read_described(
-    file: h5py.File, dataset: h5py.Dataset, table: TableData, about: dict[str, Any]
-) -> list[Part]:
-    parts = _read_parts(dataset, table.schema, about["places"])
-    for at in about.get("missing", ()):
-        bits = _dataset(file, f"{SIDECAR_GROUP}/{about['number']}/missing_{at}")[()]
-        _spread(parts, table.schema.columns[at], np.unpackbits(bits, count=about["nrows"]).astype(np.bool_))
-    for at in about.get("exact", ()):
-        packed = _dataset(file, f"{SIDECAR_GROUP}/{about['number']}/exact_{at}")[()]
-        _patch(parts, table.schema.columns[at], msgspec.msgpack.decode(packed.tobytes()))
-    return parts
-
-
-def _spread(parts: list[Part], column: Column, mask: Array) -> None:
-    """Hand a table's mask of missing cells out to its parts; rows that others appended have none."""
-    start = 0
-    for part in parts:
-        own = mask[start : start + part.nrows]
-        part.missing[column.name] = np.pad(own, (0, part.nrows - len(own)))
-        start += part.nrows
-        values = part.values[column.name]
-        if values.dtype.kind == "f" and column.kind != "float":
-            filled = np.where(part.missing[column.name] | np.isnan(values), 0, values)
-            part.values[column.name] = filled.astype(dtype_of(column.kind))
-
-
-def _patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
-    """Put exact values in the place of what the HDF5 field made of them."""
-    starts = np.cumsum([0, *(part.nrows for part in parts)])
-    for row, value in cells:
-        at = int(np.searchsorted(starts, row, side="right")) - 1
-        part = parts[at]
-        if part.values[column.name].dtype.kind == "S":
-            part.values[column.name] = decode_text(part.values[column.name])
-        part.values[column.name][row - starts[at]] = value
-
-
-def _read_parts(dataset: h5py.Dataset, schema: Schema, places: list[list[Any]]) -> list[Part]:
-    """A table's rows. Texts so wide that they would not fit into memory padded are decoded in slices."""
-    nrows, itemsize = dataset.shape[0], dataset.dtype.itemsize
-    at_once = max(1, _SLICE_BYTES // itemsize)
-    if itemsize < 1024 or nrows <= at_once:
-        return [_part(dataset[()], schema, places)]
-    parts = []
-    for start in range(0, nrows, at_once):
-        part = _part(dataset[start : start + at_once], schema, places)
-        for name, values in part.values.items():
-            if values.dtype.kind == "S":
-                part.values[name] = decode_text(values)
-        parts.append(part)
-    return parts
-
-
-def _part(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
-    part = Part(len(rows), {})
-    for column, (name, at) in zip(schema, places, strict=True):
-        values = rows[name] if at < 0 else rows[name][:, at]
-        if is_text(column):
-            if values.dtype.kind != "S":
-                raise DamagedError(f"column {column.name!r} holds {values.dtype}, not text")
-        elif values.dtype.kind == "f" and column.kind != "float":
-            pass  # a column with missing cells: `_spread` makes it whole
-        elif not _is_beyond_int64(values):
-            values = values.astype(dtype_of(column.kind), copy=False)
-        part.values[column.name] = np.ascontiguousarray(values)
-    return part
-
-
-def _is_beyond_int64(values: Array) -> bool:
-    """Whether these are integers that pandas stored unsigned, for they are too large for an int64."""
-    return values.dtype == np.uint64 and bool((values > np.iinfo(np.int64).max).any())
-
-
-def _upstream_groups(file: h5py.File, described: dict[str, Any]) -> Iterator[tuple[str, h5py.Group]]:
-    """Every group that upstream cox or a program that goes on with its file marked as a table."""
-    found: list[tuple[str, h5py.Group]] = []
-
-    def visit(name: str, item: Any) -> None:
-        marked = isinstance(item, h5py.Group) and UPSTREAM_ATTRIBUTE in item.attrs
-        if marked and name not in described and "table" in item:
-            found.append((name, item))
-
-    file.visititems(visit)
-    yield from found
-
-
-def _upstream_table(name: str, group: h5py.Group, dataset: h5py.Dataset) -> tuple[TableData, list[list[Any]]]:
-    """Schema and places of a table in pandas' layout, from the attributes."""
-    data = _plain_attribute(group, UPSTREAM_ATTRIBUTE)
-    schema = data["schema"]
-    places: dict[str, list[Any]] = {}
-    for field_name in _plain_attribute(group, "values_cols"):
-        shape = dataset.dtype[field_name].shape
-        listed = _plain_attribute(dataset, f"{field_name}_kind")
-        for at, column in enumerate(listed):
-            places[column] = [field_name, at if shape else -1]
-    ordered = [column for column in _column_order(group, schema) if column in places]
-    columns = [Column(column, kind_of(schema[column]) or "str") for column in ordered]
-    return TableData(str(data.get("name", name)), Schema(columns)), [places[column] for column in ordered]
-
-
-def _column_order(group: h5py.Group, schema: dict[str, Any]) -> list[str]:
-    axes = _plain_attribute(group, "non_index_axes")
-    order = [str(column) for column in axes[0][1]]
-    return [column for column in order if column in schema]
-
-
-def _plain_attribute(owner: Any, name: str) -> Any:
-    """An attribute as PyTables means it: pickled, or a value of its own. Runs no code."""
-    value = owner.attrs[name]
-    if isinstance(value, (bytes, np.bytes_)):
-        raw = bytes(value)
-        return plain.loads(raw) if raw.endswith(b".") else raw.decode()
-    if isinstance(value, np.void):
-        return plain.loads(value.tobytes())
-    return value

@@ -1,0 +1,15 @@
+"""`store.h5`: written so that pandas opens it without cox, read through h5py without pandas.
+
+pandas and PyTables unpickle HDF5 attributes by themselves, so that listing a stranger's file runs its
+code. Here attributes are read raw and go through `cox.plain`. What is written is the layout of
+`HDFStore.append(…, data_columns=True)`, attribute by attribute, plus `COX_DATA` for upstream cox, and
+one root attribute, COX_RUN, with all that cox itself needs to read the file back (docs/FORMAT.md).
+
+A file is only ever made new; nothing here changes one in place.
+"""
+
+from cox.storage.hdf5.content import RUN_ATTRIBUTE, SIDECAR_GROUP, UPSTREAM_ATTRIBUTE, VERSION, StoreFile
+from cox.storage.hdf5.reading import read
+from cox.storage.hdf5.writing import write
+
+__all__ = ["RUN_ATTRIBUTE", "SIDECAR_GROUP", "UPSTREAM_ATTRIBUTE", "VERSION", "StoreFile", "read", "write"]

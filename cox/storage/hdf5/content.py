@@ -1,0 +1,36 @@
+"""What a store file holds, and the names in it that reading and writing agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cox.storage.columns import TableData
+
+VERSION = 1
+RUN_ATTRIBUTE = "COX_RUN"
+UPSTREAM_ATTRIBUTE = "COX_DATA"
+SIDECAR_GROUP = "_cox"
+
+#: Tables with rows wider than memory likes are read and written in slices of this many bytes.
+SLICE_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class StoreFile:
+    """What a store file holds.
+
+    Attributes:
+        tables: By name, in the order they were made. Without parts, if only the header was read.
+        nrows: Rows of each table.
+        writers: For each writer, the sequence number up to which its journal is in here, and how many
+            rows of each table are its own.
+        folded_bytes: Bytes of journal that went into the file so far.
+        foreign: What else lies at the file's root: put there by the user, and kept.
+    """
+
+    tables: dict[str, TableData] = field(default_factory=dict)
+    nrows: dict[str, int] = field(default_factory=dict)
+    writers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folded_bytes: int = 0
+    foreign: list[str] = field(default_factory=list)
