@@ -30,7 +30,14 @@ the same place, so that `except ValueError` in an old program goes on working::
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import sys
+import warnings
+from pathlib import Path
+
+# `with` blocks of this package pass through contextlib
+_NOT_THE_PROGRAM = (str(Path(__file__).parent), contextlib.__file__)
 
 
 class CoxError(Exception):
@@ -123,3 +130,11 @@ class DamageWarning(CoxWarning):
 
 class CollectionWarning(CoxWarning):
     """Something about a run in a collection that its reader should know."""
+
+
+def warn(message: str, category: type[CoxWarning]) -> None:
+    """Warn, pointing at the newest line of the program that is not in this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_PROGRAM):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

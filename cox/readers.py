@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cox import objects
-from cox.errors import CollectionWarning, CoxError, ReadOnlyError, TableNotFoundError
+from cox.errors import CollectionWarning, CoxError, ReadOnlyError, TableNotFoundError, warn
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout
 from cox.store import Store
@@ -211,12 +210,12 @@ class CollectionReader:
             if not (skip or self._skip):
                 _log.error("run %s cannot be read; skip_errs=True leaves such runs out", name)
                 raise
-            warnings.warn(f"run {name} is left out: {error}", CollectionWarning, stacklevel=4)
+            warn(f"run {name} is left out: {error}", CollectionWarning)
             return None
 
     def _warn(self, sentence: str) -> None:
         if self._log_warnings:
-            warnings.warn(sentence, CollectionWarning, stacklevel=4)
+            warn(sentence, CollectionWarning)
 
     def _all_schemas(self) -> dict[str, Schema]:
         from cox.storage.snapshot import merge_schemas
@@ -338,7 +337,7 @@ def _read(run: layout.RunLayout, **options: Any) -> Snapshot:
     from cox.storage import snapshot
 
     now = snapshot.read(run, **options)
-    now.warn(run.root.name, stacklevel=6)
+    now.warn(run.root.name)
     return now
 
 

@@ -191,6 +191,15 @@ def describe_difference(old: Schema, new: Schema) -> str:
     return "; ".join(parts)
 
 
+def shown(value: Any, how: Callable[[Any], str] = repr) -> str:
+    """A value for a message: short, and whatever its own `__repr__` does."""
+    try:
+        text = how(value)
+    except Exception:  # noqa: BLE001 - a message must not fail over somebody's __repr__
+        text = object.__repr__(value)
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
 def infer(example: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, Any]:
     """Infer a schema from a row of values.
 
@@ -229,12 +238,10 @@ def convert(value: Any, column: Column, *, table: str) -> Conversion:
         return Conversion(None, lossy=False)
     try:
         return _CONVERTERS[column.kind](value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        shown = repr(value)
-        shown = shown if len(shown) <= 200 else shown[:200] + "…"
+    except Exception as error:
         raise RowError(
-            f"table {table!r}, column {column.name!r}: {shown} is not {_WANTED[column.kind]} "
-            f"(the column is {type_name(column.type)}: {error})"
+            f"table {table!r}, column {column.name!r}: {shown(value)} is not {_WANTED[column.kind]} "
+            f"(the column is {type_name(column.type)}: {shown(error, str)})"
         ) from error
 
 

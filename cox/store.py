@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import shutil
-import warnings
 from collections.abc import KeysView, Mapping
 from itertools import count
 from pathlib import Path
@@ -34,6 +33,7 @@ from cox.errors import (
     RunNameError,
     RunNotFoundError,
     TableNotFoundError,
+    warn,
 )
 from cox.objects import Trust
 from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema
@@ -169,7 +169,8 @@ class Store:
         if self._mode == "w":
             self._writer.truncate()
         for name, state in self._writer.tables.items():
-            self._tables[name] = Table(self, name, state.schema, state)
+            if state.in_run:
+                self._tables[name] = Table(self, name, state.schema, state)
         lifecycle.register(self)
 
     # --- Tables
@@ -177,8 +178,7 @@ class Store:
     @property
     def tables(self) -> dict[str, Table]:
         """The tables by name, in the order they were made; in mode='r' as the writer has them by now."""
-        if self._mode == "r" and not self._closed:
-            self._refresh()
+        self._refresh_if_open()
         return self._tables
 
     @property
@@ -192,7 +192,7 @@ class Store:
         Raises:
             TableNotFoundError: There is none; names those there are.
         """
-        found = self._tables.get(table_id) or self.tables.get(table_id)
+        found = self.tables.get(table_id)
         if found is None:
             raise TableNotFoundError(
                 f"run {self.path} has no table {table_id!r}; it has {list(self._tables)}"
@@ -311,20 +311,18 @@ class Store:
         if add is None:
             known = sorted(name[4:] for name in dir(self.tensorboard) if name.startswith("add_"))
             raise RowError(f"summary_type={summary_type!r}: TensorBoard has {known}")
-        cells = table._prepare(update_dict)
-        step = table.nrows
-        if summary_type == "scalar":
-            from cox import events
+        with table._prepared(update_dict) as cells:
+            if summary_type == "scalar":
+                from cox import events
 
-            points = {
-                f"{table_name}/{name}": _scalar(table, name, value, cells)
-                for name, value in update_dict.items()
-            }
-            events.add_scalars(self.tensorboard, points, step)
-        else:
-            for name, value in update_dict.items():
-                add(f"{table_name}/{name}", value, step)
-        table._commit(cells)
+                points = {
+                    f"{table_name}/{name}": _scalar(table, name, value, cells)
+                    for name, value in update_dict.items()
+                }
+                events.add_scalars(self.tensorboard, points, table.nrows)
+            else:
+                for name, value in update_dict.items():
+                    add(f"{table_name}/{name}", value, table.nrows)
 
     # --- Copies and the end
 
@@ -379,16 +377,16 @@ class Store:
         self._close_tensorboard()
         if self._writer is None:
             return
+        pending = {table.name: list(table._working) for table in self._tables.values() if table._working}
         for table in self._tables.values():
-            if table._working:
-                warnings.warn(
-                    f"run {self.path}: table {table.name!r} had a row that was never flushed, with "
-                    f"{list(table._working)}: it is not stored",
-                    PendingRowWarning,
-                    stacklevel=2,
-                )
-                table._drop_working_row()
+            table._detach()
         release(self._writer)
+        for name, columns in pending.items():  # last: where warnings are errors, all is closed by now
+            warn(
+                f"run {self.path}: table {name!r} had a row that was never flushed, with {columns}: "
+                "it is not stored",
+                PendingRowWarning,
+            )
 
     def heartbeat(self) -> None:
         """Say that this run's writer lives. Done every few seconds by itself."""
@@ -443,8 +441,12 @@ class Store:
         from cox.storage import snapshot
 
         now = snapshot.read(self._run, **options)
-        now.warn(self.path, stacklevel=4)
+        now.warn(self.path)
         return now
+
+    def _refresh_if_open(self) -> None:
+        if self._mode == "r" and not self._closed:
+            self._refresh()
 
     def _refresh(self) -> None:
         """In mode='r': learn which tables there are by now."""
@@ -456,11 +458,11 @@ class Store:
                 self._tables[name] = Table(self, name, table.schema, None)
             self._tables[name]._found = table.schema
 
-    def _read_table(self, name: str) -> TableData:
-        return self._snapshot(tables=[name]).tables[name]
+    def _read_table(self, name: str) -> TableData | None:
+        return self._snapshot(tables=[name]).tables.get(name)
 
     def _count_rows(self, name: str) -> int:
-        return self._snapshot(rows=False).content.nrows[name]
+        return self._snapshot(rows=False).content.nrows.get(name, 0)
 
     def _where(self, table: str) -> str:
         return f"table {table!r} of run {self.path}"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cox import objects
-from cox.errors import CoxError, LossyConversionWarning, ReadOnlyError, RewindError, RowError
-from cox.schema import FILE_KINDS, Column, Schema, convert, type_name
+from cox.errors import CoxError, LossyConversionWarning, ReadOnlyError, RewindError, RowError, warn
+from cox.schema import FILE_KINDS, Column, Schema, convert, shown, type_name
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -59,9 +59,12 @@ class Table:
         """
         from cox import frames
 
-        if self._state is not None and not self._state.in_run:
-            return frames.empty_frame(self._columns)
-        return frames.to_frame(self._store._read_table(self.name))
+        if self._state is not None:
+            self._state.check_current()
+            if not self._state.in_run:
+                return frames.empty_frame(self._columns)
+        found = self._store._read_table(self.name)
+        return frames.empty_frame(self._columns) if found is None else frames.to_frame(found)
 
     def get_object(self, s: str) -> Any:
         """The object of an OBJECT cell.
@@ -143,7 +146,8 @@ class Table:
         Raises:
             RowError: A column is unknown, or a value cannot be converted. The working row is as before.
         """
-        self._commit(self._prepare(data))
+        with self._prepared(data):
+            pass
 
     def flush_row(self) -> None:
         """Write the working row for good and begin a new one.
@@ -196,9 +200,24 @@ class Table:
 
     @property
     def _columns(self) -> Schema:
-        return self._found if self._state is None else self._state.schema
+        if self._state is None:
+            self._store._refresh_if_open()
+            return self._found
+        return self._state.schema
 
-    def _prepare(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def _prepared(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Convert values to cells, and put them into the working row unless the block raises."""
+        cells = self._cells(data)
+        try:
+            yield cells
+        except BaseException:
+            _discard(cells.values())
+            raise
+        _discard(self._working[name] for name in cells if name in self._working)
+        self._working.update(cells)
+
+    def _cells(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Convert values to cells. Files of objects are written under temporary names."""
         schema = self._writable().schema
         if unknown := [name for name in data if name not in schema]:
@@ -214,10 +233,6 @@ class Table:
             raise
         return cells
 
-    def _commit(self, cells: dict[str, Any]) -> None:
-        _discard(self._working[name] for name in cells if name in self._working)
-        self._working.update(cells)
-
     def _cell(self, column: Column, value: Any) -> Any:
         if column.kind in FILE_KINDS:
             return self._file_cell(column, value)
@@ -228,11 +243,10 @@ class Table:
         made, lossy = convert(value, column, table=self.name)
         if lossy and column.name not in self._warned:
             self._warned.add(column.name)
-            warnings.warn(
-                f"table {self.name!r}, column {column.name!r}: {value!r} became {made!r}; "
+            warn(
+                f"table {self.name!r}, column {column.name!r}: {shown(value)} became {made!r}; "
                 "later values of this column may lose something too, without a further warning",
                 LossyConversionWarning,
-                stacklevel=6,
             )
         rank = self._writable().writer.rank
         if rank is not None and column.name == layout.RANK_COLUMN and made != rank:
@@ -275,6 +289,12 @@ class Table:
         _discard(self._working.values())
         self._working = {}
 
+    def _detach(self) -> None:
+        """Let go of the writer, because the store is closed, and of the row that was never flushed."""
+        self._drop_working_row()
+        if self._state is not None:
+            self._found, self._state = self._state.schema, None
+
     def _rows_before(self, step: int | None, column: str) -> int:
         """How many of this writer's rows come before the first whose step is `step` or more."""
         frame = self.df
@@ -302,6 +322,7 @@ class Table:
 
     def _writable(self) -> TableState:
         if self._state is None:
+            self._store._writing()  # says that it is closed
             raise ReadOnlyError(
                 f"table {self.name!r}: the store was opened with mode='r'; open it with mode='a' to write"
             )

@@ -33,10 +33,11 @@ import click
 import numpy as np
 
 from cox import objects
-from cox.errors import CollectionWarning, CoxError, CoxWarning
+from cox.errors import CollectionWarning, CoxError, CoxWarning, warn
 from cox.readers import find_runs
 from cox.schema import Column
 from cox.storage import layout, snapshot
+from cox.storage.columns import TableData
 
 __all__ = ["ViewError", "links", "main", "serve"]
 
@@ -155,15 +156,19 @@ def _read_metadata(logdir: Path, table: str) -> list[_Run]:
     without: list[str] = []
     tables: set[str] = set()
     for run in runs:
-        with _leaving_out_broken(run.root.name):
+        try:
             now = snapshot.read(run, tables=[table])
-            now.warn(run.root.name, stacklevel=4)
-            tables.update(now.tables)
             rows = now.tables.get(table)
-            if rows is None or rows.nrows == 0:
-                without.append(run.root.name)
-            else:
-                found.append(_Run(run, table, {c.name: (c, _first(*rows.column(c))) for c in rows.schema}))
+            cells = None if rows is None or rows.nrows == 0 else _first_row(rows)
+        except (CoxError, OSError) as error:
+            _warn_of_broken(run, error)
+            continue
+        now.warn(run.root.name)
+        tables.update(now.tables)
+        if cells is None:
+            without.append(run.root.name)
+        else:
+            found.append(_Run(run, table, cells))
     if not found:
         raise ViewError(
             f"--metadata-table: no run in {logdir} has a row in a table {table!r}; "
@@ -173,8 +178,13 @@ def _read_metadata(logdir: Path, table: str) -> list[_Run]:
     return found
 
 
-def _first(values: Any, missing: Any) -> Any:
-    return None if missing is not None and missing[0] else values[:1].tolist()[0]
+def _first_row(rows: TableData) -> dict[str, tuple[Column, Any]]:
+    first = {}
+    for column in rows.schema:
+        values, missing = rows.column(column)
+        is_missing = missing is not None and bool(missing[0])
+        first[column.name] = (column, None if is_missing else values[:1].tolist()[0])
+    return first
 
 
 def _with_values(found: Iterable[_Run], params: Iterable[str]) -> Iterator[tuple[_Run, dict[str, Any]]]:
@@ -185,26 +195,22 @@ def _with_values(found: Iterable[_Run], params: Iterable[str]) -> Iterator[tuple
         if not run.layout.tensorboard_dir.is_dir():
             without.append(run.exp_id)
             continue
-        values = None
-        with _leaving_out_broken(run.exp_id):
+        try:
             values = {param: run.value(param) for param in wanted}
-        if values is not None:
+        except (CoxError, OSError, ImportError, AttributeError) as error:  # the latter two: its class is gone
+            _warn_of_broken(run.layout, error)
+        else:
             yield run, values
     _warn_of(without, f"a directory {layout.TENSORBOARD_DIR!r}")
 
 
-@contextmanager
-def _leaving_out_broken(exp_id: str) -> Iterator[None]:
-    try:
-        yield
-    # the latter two: a stored object whose class is gone
-    except (CoxError, OSError, ImportError, AttributeError) as error:
-        warnings.warn(f"run {exp_id} is left out: {error}", CollectionWarning, stacklevel=5)
+def _warn_of_broken(run: layout.RunLayout, error: Exception) -> None:
+    warn(f"run {run.root.name} is left out: {error}", CollectionWarning)
 
 
 def _warn_of(without: Sequence[str], what: str) -> None:
     if without:
-        warnings.warn(f"left out, for want of {what}: {', '.join(without)}", CollectionWarning, stacklevel=4)
+        warn(f"left out, for want of {what}: {', '.join(without)}", CollectionWarning)
 
 
 def _compiled(param: str, regex: str) -> re.Pattern[str]:
@@ -338,7 +344,7 @@ def _cut(text: str, room: int) -> str:
 def serve(targets: Mapping[str, Path], *, port: int = 6006, options: Iterable[str] = ()) -> int:
     """Run `tensorboard` on these directories until it ends, or until a signal ends it.
 
-    SIGINT, SIGTERM and SIGHUP end the server; whatever ends it, neither it nor the links are left behind.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT end the server. Whatever ends it, neither it nor the links are left.
 
     Args:
         targets: Names to directories of event files.
@@ -368,7 +374,7 @@ def _directory_of(targets: Mapping[str, Path]) -> Iterator[Path]:
 @contextmanager
 def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Have the signals that would end this process call `handler` instead."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     # what is ignored stays so: under nohup, and for jobs that a shell starts in the background
     heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heeded}
@@ -388,7 +394,12 @@ class _Server:
 
     def run(self, command: Sequence[str]) -> int:
         """Run a program to its end and return its exit status, or 128 and the signal that ended it."""
-        self._process = process = _start(command)
+        # a session of its own: a terminal's Ctrl-C would reach it too, and being told twice to end makes
+        # it fail in the middle of cleaning up. Safe path: a random.py in the working directory is none of
+        # its modules.
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        self._process = process
         if self._signal is not None:  # it came when there was nothing to end yet
             _end(process)
         status = process.wait()
@@ -408,17 +419,6 @@ class _Server:
             self._process.kill()
         else:
             _end(self._process)
-
-
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    # a terminal sends these to all its processes; blocked in the server, they leave its end to `stop`, or
-    # it would be told twice, and fail in the middle of its own cleaning up
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        # safe path: a random.py in the working directory is none of the server's modules
-        return subprocess.Popen(command, env={**os.environ, "PYTHONSAFEPATH": "1"})
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

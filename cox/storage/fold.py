@@ -51,11 +51,15 @@ def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = Tru
         return now
 
 
-def remove_journals(run: layout.RunLayout, owner: str) -> None:
-    """Remove a writer's own journals, whose rows nobody wants any more."""
-    for log in journal.read_journals(run.journal_dir):
-        if log.writer == owner:
-            fs.unlink(log.path)
+def empty_run(run: layout.RunLayout, *, owner: str) -> None:
+    """Have a run hold no rows: a new store file says that all there is in the journals is in it."""
+    with claims.exclusive(run.fold_lock):
+        now = snapshot.read(run, rows=False)
+        writers = {name: {"seq": writer["seq"], "rows": {}} for name, writer in now.content.writers.items()}
+        content = hdf5.StoreFile(writers=writers)
+        fs.replace_file(run.store_file, lambda path: hdf5.write(path, content), durable=True)
+        for log in now.journals:
+            _remove(run, log, owner)
 
 
 def _settle(content: hdf5.StoreFile) -> None:

@@ -7,7 +7,6 @@ sequence number that the store file says it holds. No lock is taken, nothing is 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cox.errors import DamagedError, DamageWarning, RunNotFoundError
+from cox.errors import DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import Column, Schema
 from cox.storage import empty, hdf5, journal, layout
 from cox.storage.columns import Part, TableData, mask_of, part_from_rows, values_of
@@ -40,10 +39,10 @@ class Snapshot:
         """The tables by name. Those whose rows were not asked for have none."""
         return self.content.tables
 
-    def warn(self, run: Path | str, *, stacklevel: int = 3) -> None:
+    def warn(self, run: Path | str) -> None:
         """Warn of what could not be read."""
         for sentence in self.damage:
-            warnings.warn(f"run {run}: {sentence}", DamageWarning, stacklevel=stacklevel)
+            warn(f"run {run}: {sentence}", DamageWarning)
 
 
 def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bool = True) -> Snapshot:

@@ -46,6 +46,17 @@ class TableState:
         self.id = -1  # not declared in the current journal
         self.encode: rowcode.RowEncoder = rowcode.never
 
+    def check_current(self) -> None:
+        """Refuse a table of which nothing is left.
+
+        Raises:
+            ClosedError: The run was opened again with mode='w'.
+        """
+        if self.writer.tables.get(self.name) is not self:
+            raise ClosedError(
+                f"table {self.name!r} of run {self.writer.run.root} was begun anew with mode='w'"
+            )
+
     def append_plain(self, data: Any) -> bool:
         """Journal one row if it needs no conversion. Returns whether it did. Raises as `append` does."""
         writer = self.writer
@@ -150,6 +161,7 @@ class RunWriter:
     def declare(self, table: TableState, values: tuple[Any, ...] | None, schema: Schema) -> None:
         """Journal a table's declaration, together with its next row. The caller holds the lock."""
         self._check_usable()
+        table.check_current()
         self.journal.append_table(self._ids, table.name, schema, table.nrows, values)
         table.id, self._ids, table.in_run = self._ids, self._ids + 1, True
         table.encode = rowcode.compile_encoder(journal.ROW, self.own_columns(schema), self.tail)
@@ -259,15 +271,15 @@ class RunWriter:
 
     def truncate(self) -> None:
         """Begin the run's tables anew: mode='w'."""
-        from cox.storage import fold, hdf5
+        from cox.storage import fold
 
-        with self.lock, claims.exclusive(self.run.fold_lock):
+        with self.lock:
             self._check_usable()
-            content = hdf5.StoreFile(writers={self.name: {"seq": self.journal.next_seq, "rows": {}}})
             with _explained(self.run.root, "cannot empty the run"):
-                fs.replace_file(self.run.store_file, lambda path: hdf5.write(path, content), durable=True)
-            fold.remove_journals(self.run, self.name)
+                fold.empty_run(self.run, owner=self.name)
             self.journal.close()
+            for table in self.tables.values():
+                table.id, table.encode = -1, rowcode.never
             self.tables.clear()
             shutil.rmtree(self.run.objects_dir, ignore_errors=True)
             fs.make_directories(self.run.objects_dir)

@@ -194,7 +194,8 @@ def _spread(parts: list[Part], column: Column, mask: Array) -> None:
         values = part.values[column.name]
         if values.dtype.kind == "f" and column.kind != "float":
             filled = np.where(part.missing[column.name] | np.isnan(values), 0, values)
-            part.values[column.name] = filled.astype(dtype_of(column.kind))
+            with np.errstate(invalid="ignore"):  # 2**63-1 as a float is one more than fits; `_patch` mends it
+                part.values[column.name] = filled.astype(dtype_of(column.kind))
 
 
 def _patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:

@@ -34,7 +34,7 @@ from cox.storage.hdf5.content import (
     StoreFile,
 )
 
-#: What stands for a missing text in the file, for pandas; unlikely enough to be nobody's text.
+#: What stands for a missing text in the file, for pandas; with a mark more for each text that is just that.
 MISSING_TEXT = "\x15cox:missing"
 #: Above so many columns, one HDF5 field for each would not fit PyTables; they share one by kind.
 _MOST_FIELDS = 400
@@ -94,17 +94,18 @@ def _write_root(file: h5py.File) -> None:
 
 def _write_table(file: h5py.File, table: TableData, number: int) -> dict[str, Any]:
     """Write one table; returns what COX_RUN says of it."""
-    bases = {column.name: _stored_dtype(table, column) for column in table.schema}
+    placeholder = _placeholder(table)
+    bases = {column.name: _stored_dtype(table, column, placeholder) for column in table.schema}
     fields = _fields(table.schema, bases)
     dtype = np.dtype([("index", "<i8"), *((f.name, f.base, f.shape) for f in fields)])
     file_type = _hdf5_type(dtype, fields)
     group = file.create_group(table.name)
     dataset = _create_dataset(group, dtype, file_type, table.nrows)
     start = 0
-    for rows in _stored_rows(table, fields, dtype):
+    for rows in _stored_rows(table, fields, dtype, placeholder):
         _write_slice(dataset, file_type, rows, start)
         start += len(rows)
-    _write_pandas_attributes(group, dataset, table, fields)
+    _write_pandas_attributes(group, dataset, table, fields, placeholder)
     sidecars = _write_sidecars(file, table, bases, number)
     places = {c.name: [f.name, at if f.block else -1] for f in fields for at, c in enumerate(f.columns)}
     return {
@@ -115,18 +116,36 @@ def _write_table(file: h5py.File, table: TableData, number: int) -> dict[str, An
     }
 
 
-def _stored_dtype(table: TableData, column: Column) -> np.dtype[Any]:
+def _placeholder(table: TableData) -> str:
+    """A text that stands for missing ones: one that no cell of the table holds."""
+    placeholder = MISSING_TEXT
+    while any(_holds(part, column, placeholder) for part in table.parts for column in table.schema):
+        placeholder += "'"
+    return placeholder
+
+
+def _holds(part: Part, column: Column, text: str) -> bool:
+    array = part.values.get(column.name)
+    if array is None or not is_text(column):
+        return False
+    if array.dtype.kind == "S" and array.dtype.itemsize < len(text):
+        return False
+    found = array == (text.encode() if array.dtype.kind == "S" else text)
+    return bool((found & ~mask_of(part, column.name)).any())
+
+
+def _stored_dtype(table: TableData, column: Column, placeholder: str) -> np.dtype[Any]:
     """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only."""
     if is_text(column):
-        return np.dtype(f"S{max(1, _text_width(table, column))}")
+        return np.dtype(f"S{max(1, _text_width(table, column, placeholder))}")
     if any(is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
         return np.dtype("<u8")
     missing = column.kind != "float" and table.has_missing(column)
     return np.dtype("<f8") if missing else dtype_of(column.kind).newbyteorder("<")
 
 
-def _text_width(table: TableData, column: Column) -> int:
-    width = len(MISSING_TEXT) if table.has_missing(column) else 0
+def _text_width(table: TableData, column: Column, placeholder: str) -> int:
+    width = len(placeholder) if table.has_missing(column) else 0
     for part in table.parts:
         array = part.values.get(column.name)
         if array is None or not len(array):
@@ -196,7 +215,9 @@ def _create_dataset(
     return h5py.h5d.create(group.id, b"table", file_type, space, dcpl=how)
 
 
-def _stored_rows(table: TableData, fields: list[_Field], dtype: np.dtype[Any]) -> Iterator[Array]:
+def _stored_rows(
+    table: TableData, fields: list[_Field], dtype: np.dtype[Any], placeholder: str
+) -> Iterator[Array]:
     """The rows as they lie in the file, in slices that fit into memory however wide a text is."""
     at_once = max(1, SLICE_BYTES // dtype.itemsize)
     start = 0
@@ -208,12 +229,12 @@ def _stored_rows(table: TableData, fields: list[_Field], dtype: np.dtype[Any]) -
             for field_ in fields:
                 for at, column in enumerate(field_.columns):
                     target = rows[field_.name][:, at] if field_.block else rows[field_.name]
-                    target[:] = _stored_values(some, column, field_.base)
+                    target[:] = _stored_values(some, column, field_.base, placeholder)
             start += some.nrows
             yield rows
 
 
-def _stored_values(part: Part, column: Column, base: np.dtype[Any]) -> Array:
+def _stored_values(part: Part, column: Column, base: np.dtype[Any], placeholder: str) -> Array:
     array = part.values.get(column.name)
     mask = mask_of(part, column.name)
     missing = bool(mask.any())
@@ -222,7 +243,7 @@ def _stored_values(part: Part, column: Column, base: np.dtype[Any]) -> Array:
             return array
         texts = values_of(part, column)
         if missing:
-            texts = np.where(mask, MISSING_TEXT, texts)
+            texts = np.where(mask, placeholder, texts)
         return np.array([text.encode() for text in texts], dtype=base)
     values = values_of(part, column)
     return np.where(mask, np.nan, values) if missing else values
@@ -236,7 +257,7 @@ def _write_slice(dataset: h5py.h5d.DatasetID, file_type: h5py.h5t.TypeID, rows: 
 
 
 def _write_pandas_attributes(
-    group: h5py.Group, dataset: h5py.h5d.DatasetID, table: TableData, fields: list[_Field]
+    group: h5py.Group, dataset: h5py.h5d.DatasetID, table: TableData, fields: list[_Field], placeholder: str
 ) -> None:
     names = list(table.schema.names())
     info: dict[Any, Any] = {1: {"names": [None], "type": "Index"}, "index": {}}
@@ -251,7 +272,7 @@ def _write_pandas_attributes(
         "table_type": "appendable_frame",
         "encoding": "UTF-8",
         "errors": "strict",
-        "nan_rep": MISSING_TEXT,
+        "nan_rep": placeholder,
         "levels": 1,
         "index_cols": _pickled([(0, "index")]),
         "values_cols": _pickled([f.name for f in fields]),
