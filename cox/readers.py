@@ -307,10 +307,17 @@ def find_runs(folder: Path) -> Iterator[layout.RunLayout]:
     known = set(names)
     for name in names:
         run = layout.RunLayout(folder / name)
-        if not run.store_file.exists() and not run.journal_dir.exists():
+        if not _may_be_run(run):
             continue
         if not _is_copy(run, known):
             yield run
+
+
+def _may_be_run(run: layout.RunLayout) -> bool:
+    try:
+        return run.store_file.exists() or run.journal_dir.exists()
+    except OSError:
+        return True  # what may not be looked into is named when it is read
 
 
 def _is_copy(run: layout.RunLayout, names: set[str]) -> bool:

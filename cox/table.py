@@ -326,6 +326,7 @@ class Table:
             raise ReadOnlyError(
                 f"table {self.name!r}: the store was opened with mode='r'; open it with mode='a' to write"
             )
+        self._state.check_current()
         return self._state
 
 

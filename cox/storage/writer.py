@@ -296,13 +296,11 @@ class RunWriter:
 
     def _recover(self) -> int:
         """Fold what an earlier writer left behind, and learn the tables. Returns the next sequence number."""
+        self._sweep()
         if empty.is_empty(self.run.store_file) and not self._journals_left():
             return 0
         from cox.storage import fold, snapshot
 
-        for path in self.run.objects_dir.glob(f"{layout.TEMPORARY_PREFIX}*"):
-            if self.rank is None:
-                fs.unlink(path)  # of a row that was never flushed
         if self._journals_left() and not self._others_live():
             try:
                 fold.fold(self.run, owner=self.name)
@@ -316,6 +314,14 @@ class RunWriter:
         writer = now.content.writers.get(self.name)
         self.fold_at = max(FOLD_AT, now.content.folded_bytes)
         return int(writer["seq"]) if writer else 0
+
+    def _sweep(self) -> None:
+        """Remove the unfinished files of a writer that was killed."""
+        if self._others_live():
+            return
+        for directory in (self.run.root, self.run.meta_dir, self.run.objects_dir):
+            for path in directory.glob(f"{layout.TEMPORARY_PREFIX}*"):
+                fs.unlink(path)
 
     def _journals_left(self) -> bool:
         try:

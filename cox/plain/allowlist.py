@@ -1,21 +1,20 @@
-"""Unpickling that runs nobody's code: plain data only, through an allow-list.
+"""The allow-list: what a pickle may name, and what is done when it does.
 
-Plain data is None, numbers, text, bytes, the builtin containers and those of `collections`, numpy
-arrays, scalars and dtypes, dates and times, decimals, fractions and paths. What HDF5 files of pandas
-and PyTables keep in pickled attributes is plain data, and so is most of what people log as objects.
-
-`dumps` and `dump` tell whether what they wrote is plain, `loads` refuses everything that is not.
-Nothing here imports what a pickle names: a name is looked up in the table below, or refused.
+Nothing here imports what a pickle names: a name is looked up in the tables below, or refused.
 """
 
 from __future__ import annotations
 
+import collections
+import copyreg
 import io
 import pickle
 import pickletools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
+
+from cox.plain.refusal import NotPlainError
 
 PROTOCOL = 5
 
@@ -29,10 +28,9 @@ _PLAIN_CLASSES = {
     "datetime": ["date", "datetime", "time", "timedelta", "timezone"],
     "decimal": ["Decimal"],
     "numpy": [
-        *["ndarray", "dtype", "bool", "bool_", "int8", "int16", "int32", "int64"],
-        *["uint8", "uint16", "uint32", "uint64", "longlong", "ulonglong"],
-        *["float16", "float32", "float64", "longdouble", "complex64", "complex128", "str_", "bytes_", "void"],
-        *["datetime64", "timedelta64"],
+        *["bool", "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"],
+        *["longlong", "ulonglong", "float16", "float32", "float64", "longdouble", "complex64"],
+        *["complex128", "str_", "bytes_", "datetime64", "timedelta64"],
     ],
 }
 #: Classes written in Python: a pickle may make instances, and is kept from changing the class.
@@ -42,8 +40,9 @@ _OPEN_CLASSES = {
     "pathlib": ["PosixPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"],
     "pathlib._local": ["PosixPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"],
 }
-#: Functions that a pickle may call, and is kept from changing.
-_PLAIN_CALLS = {
+#: What numpy's pickles call; `cox.plain.arrays` does it in numpy's place.
+_NUMPY_CALLS = {
+    "numpy": ["ndarray", "dtype"],
     "numpy.core.multiarray": ["_reconstruct", "scalar"],
     "numpy._core.multiarray": ["_reconstruct", "scalar"],
     "numpy.core.numeric": ["_frombuffer"],
@@ -55,19 +54,13 @@ def _pairs(names: dict[str, list[str]]) -> frozenset[tuple[str, str]]:
     return frozenset((module, name) for module, listed in names.items() for name in listed)
 
 
-_CLASS_NAMES, _OPEN_NAMES, _CALL_NAMES = _pairs(_PLAIN_CLASSES), _pairs(_OPEN_CLASSES), _pairs(_PLAIN_CALLS)
+_CLASS_NAMES, _OPEN_NAMES, _CALL_NAMES = _pairs(_PLAIN_CLASSES), _pairs(_OPEN_CLASSES), _pairs(_NUMPY_CALLS)
 _DUMPED_NAMES = _CLASS_NAMES | _OPEN_NAMES | _CALL_NAMES
+_SINGLETONS = (type(...), type(NotImplemented))
+_INSTANCES_ONLY = frozenset({("numpy", "void")})
 #: Where Python 2's names, which pickles up to protocol 2 use, are now.
 _MODULES_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _NAMES_2 = {"unicode": "str", "long": "int", "xrange": "range"}
-
-
-class NotPlainError(pickle.UnpicklingError):
-    """The pickle names something outside the allow-list. `name` says what."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is no plain data")
-        self.name = name
 
 
 class Pickler(pickle.Pickler):
@@ -92,8 +85,13 @@ class Pickler(pickle.Pickler):
             raise pickle.PicklingError(f"{named!r} lives in a script or a function")
         if self.plain:
             key = (module, getattr(named, "__qualname__", ""))
-            # numpy.dtypes.* are the classes of dtypes, which pickle as numpy.dtype
-            self.plain = key in _DUMPED_NAMES or (module == "numpy.dtypes" and named is not obj)
+            is_instance = named is not obj
+            self.plain = (
+                key in _DUMPED_NAMES
+                or named in _SINGLETONS
+                # of these only the instances, which pickle through functions of numpy's
+                or (is_instance and (module == "numpy.dtypes" or key in _INSTANCES_ONLY))
+            )
         return NotImplemented
 
 
@@ -124,11 +122,61 @@ def loads(data: bytes | memoryview) -> Any:
 
 def load(file: BinaryIO) -> Any:
     """As `loads`, from an open file; what follows the pickle is left unread."""
+    if copyreg._extension_registry:  # type: ignore[attr-defined]
+        _refuse_extensions(file)
     unpickler = _Unpickler(file)
     try:
-        return unpickler.load()
+        made = unpickler.load()
     finally:
         unpickler.check_classes()
+    return _finish(made, {}) if unpickler.has_stand_ins else made
+
+
+def _refuse_extensions(file: BinaryIO) -> None:
+    """Refuse codes that a program registered for its own classes: pickle resolves those by itself."""
+    start = file.tell()
+    if any(opcode.name.startswith("EXT") for opcode, _, _ in pickletools.genops(file)):
+        raise NotPlainError("an extension code")
+    file.seek(start)
+
+
+def _finish(value: Any, done: dict[int, Any]) -> Any:
+    """The value with everything that stands for something of numpy's made into that.
+
+    Args:
+        value: What the unpickler gave.
+        done: What was finished before, by identity; it also keeps it alive.
+    """
+    from cox.plain import arrays
+
+    if id(value) in done:
+        return done[id(value)][1]
+    made = value
+    done[id(value)] = (value, value)  # a container may hold itself
+    if isinstance(value, arrays.Dtype):
+        made = value.make()
+    elif isinstance(value, arrays.Array):
+        made = value.make(lambda cell: _finish(cell, done))
+    elif isinstance(value, _Sealed):
+        made = value.stands_for()
+    elif type(value) is tuple or type(value) is frozenset:
+        inner = [_finish(item, done) for item in value]
+        if any(new is not old for new, old in zip(inner, value, strict=True)):
+            made = type(value)(inner)
+    elif type(value) is list or isinstance(value, collections.deque):
+        for at, item in enumerate(value):
+            value[at] = _finish(item, done)
+    elif type(value) is set:
+        inner = [_finish(item, done) for item in value]
+        value.clear()
+        value.update(inner)
+    elif isinstance(value, dict):
+        pairs = [(_finish(key, done), _finish(item, done)) for key, item in value.items()]
+        value.clear()
+        for key, item in pairs:  # one by one: Counter.update would count them
+            value[key] = item
+    done[id(value)] = (value, made)
+    return made
 
 
 def names_in(file: BinaryIO, limit: int = 3) -> list[str]:
@@ -176,6 +224,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self._open: dict[type, dict[str, Any]] = {}
+        self.has_stand_ins = False
 
     def check_classes(self) -> None:
         """Undo and refuse what a pickle did to a class: its BUILD can set attributes on anything."""
@@ -194,6 +243,7 @@ class _Unpickler(pickle.Unpickler):
         if module in _MODULES_2:
             module, name = _MODULES_2[module], _NAMES_2.get(name, name)
         if (module, name) in _STAND_INS:
+            self.has_stand_ins = True
             return _Sealed(_STAND_INS[module, name])
         if (module, name) in _CLASS_NAMES:
             return _resolve(module, name)
@@ -202,11 +252,10 @@ class _Unpickler(pickle.Unpickler):
             self._open.setdefault(cls, dict(vars(cls)))
             return cls
         if (module, name) in _CALL_NAMES:
-            return _Sealed(_resolve(module, name))
-        if (module, name) == ("builtins", "Ellipsis"):
-            return ...
-        if (module, name) == ("builtins", "NotImplemented"):
-            return NotImplemented
+            self.has_stand_ins = True
+            return _numpy_stand_in(name)
+        if module == "builtins" and name in ("Ellipsis", "NotImplemented"):
+            return ... if name == "Ellipsis" else NotImplemented
         raise NotPlainError(f"{module}.{name}")
 
 
@@ -225,15 +274,48 @@ class _Sealed:
     def __setattr__(self, name: str, value: Any) -> None:
         raise NotPlainError(f"a change of {self._call!r}")
 
-
-def _resolve(module: str, name: str) -> Any:
-    if module.startswith("numpy"):
+    def stands_for(self) -> Any:
+        """What it is when nobody calls it: one of numpy's two classes, or nothing that is plain data."""
         import numpy as np
 
-        if module == "numpy":
-            return getattr(np, "bool_" if name == "bool" else name)
-        core = getattr(np, "_core", None) or np.core  # the name that this numpy knows it by
-        return getattr(getattr(core, module.rpartition(".")[2]), name)
+        from cox.plain import arrays
+
+        found = {arrays.Dtype: np.dtype, _array_itself: np.ndarray}.get(self._call)
+        if found is None:
+            raise NotPlainError(f"the function {self._call!r}")
+        return found
+
+
+def _numpy_stand_in(name: str) -> _Sealed:
+    from cox.plain import arrays
+
+    calls: dict[str, Callable[..., Any]] = {
+        "dtype": arrays.Dtype,
+        "ndarray": _array_itself,
+        "_reconstruct": _reconstruct,
+        "scalar": arrays.scalar,
+        "_frombuffer": arrays.from_buffer,
+    }
+    return _Sealed(calls[name])
+
+
+def _array_itself(*args: Any, **kwargs: Any) -> Any:
+    raise NotPlainError("a call of numpy.ndarray")
+
+
+def _reconstruct(subtype: Any, shape: Any = None, kind: Any = None) -> Any:
+    from cox.plain import arrays
+
+    if not isinstance(subtype, _Sealed) or subtype._call is not _array_itself:
+        raise NotPlainError(f"an array of class {subtype!r}")
+    return arrays.Array()
+
+
+def _resolve(module: str, name: str) -> Any:
+    if module == "numpy":
+        import numpy as np
+
+        return getattr(np, "bool_" if name == "bool" else name)
     import importlib
 
     if module == "pathlib._local":
@@ -289,14 +371,14 @@ class _Module:
 def _dill_attribute(module: Any, name: str) -> Any:
     if not isinstance(module, _Module) or (module.name, name) not in _CALL_NAMES:
         raise NotPlainError(f"an attribute {name!r}")
-    return _Sealed(_resolve(module.name, name))
+    return _numpy_stand_in(name)
 
 
 def _dill_array(make: Any, args: Any, state: Any, attributes: Any = None) -> Any:
-    import numpy as np
+    from cox.plain import arrays
 
     made = make(*args)
-    if attributes or type(made) is not np.ndarray:
+    if attributes or not isinstance(made, arrays.Array):
         raise NotPlainError("an array with attributes of its own")
     made.__setstate__(state)
     return made
