@@ -62,7 +62,7 @@ def _keep() -> None:
             thread.join()
     error = getattr(sys, "last_value", None)
     for store in list(_open):
-        if error is not None and not isinstance(error, SystemExit):
+        if error is not None:
             store.fail(f"{type(error).__name__}: {error}")
         store.close()
 

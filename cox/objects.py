@@ -246,6 +246,8 @@ def read_torch(path: Path, trust: Trust, where: str, **options: Any) -> Any:
         except pickle.UnpicklingError as refusal:
             if not trust.covers_file(path):
                 raise _untrusted(refusal, None, where) from None
+        except (RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedError(f"{where}: no state can be read from {path}: {error}") from error
         import dill
 
         file.seek(0)

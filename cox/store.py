@@ -268,7 +268,7 @@ class Store:
             RewindError: The table has not so many rows, or no such column.
         """
         left = self.get_table(table_name).rewind(nrows, step=step, column=column)
-        if purge_tensorboard:
+        if purge_tensorboard and (self._tensorboard is not None or any(Path(self.tb_dir).iterdir())):
             self._close_tensorboard()
             self._tensorboard = self._make_tensorboard(purge_step=left if step is None else step)
 
@@ -408,7 +408,7 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is not None and not (isinstance(error, SystemExit) and not error.code):
             self.fail(f"{type(error).__name__}: {error}")
         self.close()
 

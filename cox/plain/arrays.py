@@ -96,7 +96,8 @@ class Array:
             if not self._state:
                 raise NotPlainError("an array without a state")
             shape, dtype, fortran, raw = self._state
-            self._made = _filled(raw, dtype_of(dtype), _shape(shape), "F" if fortran else "C", finish)
+            order = "F" if fortran else "C"
+            self._made = _filled(raw, dtype_of(dtype), _shape(shape), order, finish)
         return self._made
 
 
@@ -115,15 +116,21 @@ def from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = 
         return np.zeros(dims, kind, order="F" if order == "F" else "C")
     array: np.ndarray[Any, Any] = np.frombuffer(raw, kind)
     if order == "K" and axis_order is not None:
-        return array.reshape(dims).transpose(tuple(int(axis) for axis in axis_order))
-    return array.reshape(dims, order="F" if order == "F" else "C")
+        array = array.reshape(dims).transpose(tuple(int(axis) for axis in axis_order))
+        return array
+    array = array.reshape(dims, order="F" if order == "F" else "C")
+    return array
 
 
 def scalar(dtype: Any, raw: Any = b"") -> Any:
     """What numpy's `scalar` makes: one element."""
     kind = dtype_of(dtype)
-    cells = [raw] if kind.hasobject else raw
-    return _filled(cells, kind, (), "C", _only_plain)[()]
+    if isinstance(raw, Array):  # a record that holds objects comes as an array of itself
+        made = raw.make(_only_plain)
+        if made.dtype != kind or made.shape:
+            raise NotPlainError("a record that is another array")
+        return made[()]
+    return _filled([raw] if kind.hasobject else raw, kind, (), "C", _only_plain)[()]
 
 
 def _only_plain(cell: Any) -> Any:

@@ -1,0 +1,757 @@
+"""`cox-tensorboard`, piece by piece, and the end of its server. Rows C25 to C27 are in tests/spec."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cox import tensorboard_view
+from cox.errors import CollectionWarning
+from cox.store import OBJECT, PICKLE, Store
+from cox.tensorboard_view import ViewError, links, main
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@contextlib.contextmanager
+def no_signal_ignored() -> Iterator[None]:
+    """What is started in here heeds all signals, also where the tests run under nohup."""
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Viewer:
+    """`cox-tensorboard` in a process of its own, with a directory of its own for temporary files."""
+
+    def __init__(self, tmp_path: Path, *arguments: str | os.PathLike[str]) -> None:
+        self.temporary = tmp_path / "temporary files"
+        self.temporary.mkdir(exist_ok=True)
+        self._said = tmp_path / "said"
+        self._complained = tmp_path / "complained"
+        with no_signal_ignored(), self._said.open("wb") as stdout, self._complained.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cox.tensorboard_view", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary)},
+                start_new_session=True,  # its own process group, as a shell would give it
+            )
+
+    def __enter__(self) -> Viewer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # the directory of links is an argument of all the processes that may be left
+        for pid in [self.process.pid, *self.server_processes()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text(encoding="utf-8")
+
+    @property
+    def complained(self) -> str:
+        return self._complained.read_text(encoding="utf-8")
+
+    def until(self, look: Callable[[], Any], what: str) -> Any:
+        """What `look` returns, as soon as that is something."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if (seen := look()) is not None:
+                return seen
+            if self.process.poll() is not None:
+                pytest.fail(
+                    f"ended with {self.process.returncode} before {what}\n{self.said}{self.complained}"
+                )
+            time.sleep(0.05)
+        return pytest.fail(f"waited in vain for {what}\n{self.said}{self.complained}")
+
+    def url(self) -> str:
+        """Where the server says that it is."""
+        match = self.until(
+            lambda: re.search(r"at (http://\S+:\d+)/", self.complained), "the server's address"
+        )
+        return str(match[1])
+
+    def get(self, path: str, **query: str) -> Any:
+        """What the server answers; None while it has no answer."""
+        address = f"{self.url()}{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, ConnectionError):
+            return None
+
+    def runs(self, expected: int) -> list[str]:
+        """What TensorBoard shows, sorted, as soon as it shows as many."""
+
+        def look() -> list[str] | None:
+            shown = self.get("/data/runs")
+            return sorted(shown) if shown is not None and len(shown) >= expected else None
+
+        return list(self.until(look, f"{expected} runs"))
+
+    def scalars(self, run: str, tag: str, expected: int) -> list[tuple[int, float]]:
+        """The steps and values of a curve, as soon as it has so many."""
+
+        def look() -> list[tuple[int, float]] | None:
+            points = self.get("/data/plugin/scalars/scalars", run=run, tag=tag)
+            return [(step, value) for _, step, value in points] if len(points or ()) >= expected else None
+
+        return list(self.until(look, f"{expected} points of {tag} of {run}"))
+
+    def end(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def server_processes(self) -> list[int]:
+        """TensorBoard, and its data server: whatever has the directory of links among its arguments."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                arguments = process.joinpath("cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"cox-tensorboard-" in arguments and os.fsencode(self.temporary) in arguments:
+                found.append(int(process.name))
+        return found
+
+    def nothing_is_left(self) -> None:
+        assert self.server_processes() == []
+        # TensorBoard keeps a folder for the descriptions of running servers; there must be none in it
+        assert [path.name for path in self.temporary.rglob("*") if path.name != ".tensorboard-info"] == []
+
+
+def make_run(out: Path, exp_id: str, values: Mapping[str, Any], **options: Any) -> Path:
+    """A run with this metadata, whose columns have the types of the values."""
+    with Store(out, exp_id) as store:
+        store.add_table_like_example("metadata", values, **options).append_row(values)
+    return out / exp_id / "tensorboard"
+
+
+# --- Which runs
+
+
+def test_a_link_leads_to_the_tensorboard_directory_of_its_run(out: Path) -> None:
+    events = make_run(out, "one", {"lr": 0.5})
+    assert links(out, "lr-{lr}") == {"lr-0.5-one": events}
+
+
+def test_a_relative_folder_gives_absolute_targets(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = make_run(out, "one", {"lr": 0.5})
+    monkeypatch.chdir(out.parent)
+    assert links(out.name, "{lr}") == {"0.5-one": events}
+
+
+def test_each_run_keeps_its_own_types(out: Path) -> None:
+    # joined into one table, the int would become a float, and `1$` would no longer find it
+    make_run(out, "a", {"x": 1})
+    make_run(out, "b", {"x": 1.5})
+    make_run(out, "c", {"x": "text"})
+    make_run(out, "d", {"x": True})
+    assert list(links(out, "{x}")) == ["1-a", "1.5-b", "text-c", "True-d"]
+    assert list(links(out, "{x}", filters=[("x", "1$")])) == ["1-a"]
+
+
+def test_several_rows_the_first_counts(out: Path) -> None:
+    with Store(out, "one") as store:
+        table = store.add_table("metadata", {"lr": float})
+        table.append_row({"lr": 0.1})
+        table.append_row({"lr": 0.2})
+    assert list(links(out, "{lr}")) == ["0.1-one"]
+
+
+def test_missing_parameters_are_none(out: Path) -> None:
+    with Store(out, "a") as store:
+        columns = {"lr": float | None, "n": int | None, "s": str | None, "b": bool | None}
+        store.add_table("metadata", columns).append_row({})
+    with Store(out, "b") as store:
+        store.add_table("metadata", {"other": str}).append_row({"other": "x"})
+        store["metadata"].add_column("late", OBJECT)
+    names = ["None-None-None-None-None-None-a", "None-None-None-None-x-None-b"]
+    assert list(links(out, "{lr:.3g}-{n}-{s}-{b}-{other}-{late}")) == names
+    assert list(links(out, "x", filters=[("lr", "None"), ("other", "x")])) == ["x-b"]
+
+
+def test_nan_is_a_value(out: Path) -> None:
+    make_run(out, "a", {"lr": float("nan")})
+    assert list(links(out, "{lr}", filters=[("lr", "nan")])) == ["nan-a"]
+
+
+def test_the_name_of_the_run_is_a_parameter_as_upstream(out: Path) -> None:
+    for name in ("one", "two"):
+        make_run(out, name, {"lr": 0.5})
+    assert list(links(out, "{exp_id}", filters=[("exp_id", "t")])) == ["two-two"]
+
+
+def test_objects_are_decoded_and_lists_joined_as_upstream(out: Path) -> None:
+    day = datetime.date(2020, 1, 2)
+    values = {"sizes": [10, 20], "t": (1, 2), "d": {"a": 1}, "none": None, "day": day}
+    make_run(out, "one", values)
+    assert list(links(out, "{sizes}|{t}|{d}|{none}|{day}")) == ["10.20|(1, 2)|{'a': 1}|None|2020-01-02-one"]
+    assert list(links(out, "x", filters=[("sizes", r"\[10, 20\]$")])) == ["x-one"]
+
+
+def test_pickles_are_decoded(out: Path) -> None:
+    make_run(out, "one", {"sizes": [10, 20]}, alternative=PICKLE)
+    assert list(links(out, "{sizes}")) == ["10.20-one"]
+
+
+class Own:
+    def __str__(self) -> str:
+        return "own"
+
+
+def test_only_the_objects_that_are_asked_for_are_decoded(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(out, "mine", {"lr": 0.5, "model": Own()})
+    assert list(links(out, "{model}")) == ["own-mine"]
+    monkeypatch.setenv("COX_CONFIG_HOME", str(tmp_path / "somebody else"))
+    assert list(links(out, "{lr}")) == ["0.5-mine"]
+    with (
+        pytest.warns(CollectionWarning, match="run mine is left out: .*'model'.*COX_ALLOW_PICKLE"),
+        pytest.raises(ViewError, match="none of the runs"),
+    ):
+        links(out, "{model}")
+
+
+def test_an_object_whose_class_is_gone_leaves_out_its_run(
+    out: Path, run: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "gone.py").write_text("class Model:\n    pass\n", encoding="utf-8")
+    run(
+        """
+        import sys
+        import gone
+        from cox.store import OBJECT, Store
+
+        with Store(sys.argv[1], "broken") as store:
+            store.add_table("metadata", {"model": OBJECT}).append_row({"model": gone.Model()})
+        """,
+        out,
+        cwd=tmp_path,
+    )
+    make_run(out, "fine", {"model": 1})
+    with pytest.warns(CollectionWarning, match="run broken is left out"):
+        assert list(links(out, "{model}")) == ["1-fine"]
+
+
+def test_runs_that_cannot_be_shown_are_left_out_with_a_warning(out: Path) -> None:
+    make_run(out, "fine", {"lr": 0.5})
+    make_run(out, "broken", {"lr": 0.5})
+    (out / "broken" / "store.h5").write_bytes(b"no HDF5 at all")
+    make_run(out, "bare", {"lr": 0.5}).rmdir()
+    Store(out, "empty").close()
+    with Store(out, "declared") as store:
+        store.add_table("metadata", {"lr": float})
+    (out / "no run").mkdir()
+    with pytest.warns(CollectionWarning) as caught:
+        assert list(links(out, "{lr}")) == ["0.5-fine"]
+    said = sorted(str(warning.message) for warning in caught)
+    assert said[:2] == [
+        "left out, for want of a directory 'tensorboard': bare",
+        "left out, for want of a row in the table 'metadata': declared, empty",
+    ]
+    assert len(said) == 3
+    assert said[2].startswith("run broken is left out: ")
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+# --- Errors say what there is
+
+
+def refusal(
+    out: Path, format_str: str = "x", *, filters: Sequence[tuple[str, str]] = (), **options: Any
+) -> str:
+    with pytest.raises(ViewError) as refused:
+        links(out, format_str, filters=filters, **options)
+    return str(refused.value)
+
+
+def test_no_folder_no_runs_a_run_in_their_place(out: Path) -> None:
+    assert refusal(out / "missing") == f"--logdir: {out / 'missing'} is no directory of runs"
+    assert refusal(out) == f"--logdir: {out} has no runs"
+    make_run(out, "one", {"lr": 0.5})
+    assert refusal(out / "one") == f"--logdir: {out / 'one'} is a run: give the folder it is in"
+
+
+def test_no_such_table(out: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    assert refusal(out, metadata_table="metadatum") == (
+        f"--metadata-table: no run in {out} has a row in a table 'metadatum'; "
+        "there are ['metadata']; did you mean 'metadata'?"
+    )
+
+
+def test_no_such_parameter(out: Path) -> None:
+    make_run(out, "one", {"slope": 1, "f(x)": 2})
+    known = "there are ['exp_id', 'f(x)', 'slope']"
+    assert refusal(out, filters=[("slop", "1")]) == (
+        f"--filter-param: there is no parameter 'slop'; {known}; did you mean 'slope'?"
+    )
+    assert refusal(out, "{slop}") == (
+        f"--format-str '{{slop}}': there is no parameter 'slop'; {known}; did you mean 'slope'?"
+    )
+
+
+@pytest.mark.parametrize(
+    "field", ["slope.__class__", "slope[0]", "0", "", "slope!r", "slope!r:>9", " slope", "Slope", "slope .3g"]
+)
+def test_a_field_is_the_name_of_a_parameter_and_nothing_else(out: Path, field: str) -> None:
+    make_run(out, "one", {"slope": 1})
+    assert f"there is no parameter {field!r}; there are ['exp_id', 'slope']" in refusal(out, f"{{{field}}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("a{", 1), ("a}", 1), ("{slope", 0), ("{slope}}", 7), ("{slope:{exp_id}}", 0), ("{{{", 2)],
+)
+def test_a_brace_without_its_partner_is_refused(out: Path, text: str, at: int) -> None:
+    make_run(out, "one", {"slope": 1})
+    assert refusal(out, text).startswith(f"--format-str {text!r}: the brace at position {at} has no partner")
+
+
+@pytest.mark.parametrize("spec", [">1000", ".1000f", "x>99999999999", "١٠٠٠"])
+def test_a_width_beyond_all_measure_is_refused(out: Path, spec: str) -> None:
+    make_run(out, "one", {"slope": 1})
+    assert "asks for more than 999 characters" in refusal(out, f"{{slope:{spec}}}")
+
+
+def test_a_spec_that_does_not_fit_the_value_is_refused(out: Path) -> None:
+    make_run(out, "one", {"name": "x" * 10_000})
+    said = refusal(out, "{name:.3f}")
+    assert said.startswith("--format-str: '.3f' cannot show name of run one, 'xxx")
+    assert len(said) < 200
+
+
+@pytest.mark.parametrize("regex", ["(", "[", "*", "a{99999999999999999999}", "(" * 10_000 + ")" * 10_000])
+def test_an_invalid_regex_is_refused(out: Path, regex: str) -> None:
+    make_run(out, "one", {"slope": 1})
+    said = refusal(out, filters=[("slope", regex)])
+    assert said.startswith(f"--filter-param slope {regex!r}: no regular expression: ")
+
+
+def test_nothing_left_shows_the_values_there_are(out: Path) -> None:
+    for number in range(25):
+        make_run(out, f"{number:02}", {"n": number, "arch": "resnet18" if number % 2 else "x" * 1000})
+    said = refusal(out, filters=[("n", "3$"), ("n", "4$"), ("arch", "vgg")])
+    assert said.startswith(
+        "none of 25 runs passes --filter-param n '3$' --filter-param n '4$' --filter-param arch 'vgg'; "
+        "the values there are: n: '0', '1', '2',"
+    )
+    assert said.endswith(f"'19' and 5 more; arch: '{'x' * 80}'… (13 runs), 'resnet18' (12 runs)")
+
+
+# --- Names
+
+
+def test_names_of_parameters_may_be_odd(out: Path) -> None:
+    values = {
+        "f(x)": 1,
+        "a b": 2,
+        "mx^2": 3,
+        "a:b": 0.5,
+        "a": 7,
+        "{x": 8,
+        "y}": 9,
+        "a.b": 10,
+        "é": 11,
+        "": 12,
+    }
+    make_run(out, "one", values)
+    assert list(links(out, "{f(x)} {a b} {mx^2} {a.b} {é} {}")) == ["1 2 3 10 11 12-one"]
+    assert list(links(out, "{a:b} {a:b:.2f} {a:>3}")) == ["0.5 0.50   7-one"]
+    assert list(links(out, "{y}} {y}:>3}")) == ["9   9-one"]
+    assert list(links(out, "{{{a}}}")) == ["{7}-one"]  # two braces are one, whatever parameters there are
+
+
+def test_the_text_around_the_fields_is_taken_as_it_is(out: Path) -> None:
+    make_run(out, "one", {"lr": 0.25})
+    assert list(links(out, "{{lr}}=$HOME `{lr}` %s \\n")) == ["{lr}=$HOME `0.25` %s \\n-one"]
+    assert list(links(out, "")) == ["-one"]
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [("{lr:.3g}", "0.333"), ("{lr:.1%}", "33.3%"), ("{n:05d}", "00042"), ("{s:>5}", "    s")],
+)
+def test_format_specs(out: Path, field: str, shown: str) -> None:
+    make_run(out, "one", {"lr": 1 / 3, "n": 42, "s": "s"})
+    assert list(links(out, field)) == [f"{shown}-one"]
+
+
+def test_a_spec_does_not_reach_the_object(out: Path) -> None:
+    class Loud(Own):
+        def __format__(self, spec: str) -> str:
+            raise AssertionError(spec)
+
+    make_run(out, "one", {"model": Loud()})
+    assert list(links(out, "{model}|{model:>5}")) == ["own|  own-one"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a/b", "a_b"),
+        ("../../etc", ".._.._etc"),
+        ("..", ".."),
+        ("", ""),
+        ("a\0b", "a_b"),
+        ("\x1b[31mred\x07\n\x85\x9b", "_[31mred____"),
+        ("\u202eevil\u2066\u2028", "_evil__"),
+        ("a,b:c;d=e 'f' \"g\" $(h) `i` *?~#&|<>\\", "a,b:c;d=e 'f' \"g\" $(h) `i` *?~#&|<>\\"),
+        ("é漢🙂 \u00a0\u200d", "é漢🙂 \u00a0\u200d"),
+    ],
+)
+def test_only_what_is_not_safe_is_replaced(out: Path, value: str, shown: str) -> None:
+    make_run(out, "one", {"x": value})
+    assert list(links(out, "x={x}")) == [f"x={shown}-one"]
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "漢", "🙂"])
+def test_a_long_value_is_cut_and_the_name_of_the_run_is_not(out: Path, letter: str) -> None:
+    make_run(out, "one", {"x": letter * 1000})
+    (name,) = links(out, "{x}")
+    size = len(letter.encode())
+    assert name == letter * ((255 - len("…-one".encode())) // size) + "…-one"
+    assert 255 - size < len(name.encode()) <= 255
+
+
+def test_names_that_would_be_the_same_are_told_apart(out: Path) -> None:
+    make_run(out, "a-b", {"x": "1"})
+    make_run(out, "b", {"x": "1-a"})
+    assert links(out, "{x}") == {"1-a-b": out / "a-b" / "tensorboard", "1-a (2)-b": out / "b" / "tensorboard"}
+
+
+def test_the_longest_names_of_runs(out: Path) -> None:
+    exp_ids = ["e" * 255, "f" * 254, "g" * 252, "h" * 251]
+    for exp_id in exp_ids:
+        make_run(out, exp_id, {"x": "value"})
+    assert list(links(out, "{x}")) == [exp_ids[0], "-" + exp_ids[1], "va-" + exp_ids[2], "…-" + exp_ids[3]]
+
+
+def test_a_run_whose_name_is_no_text(out: Path) -> None:
+    make_run(out, "one", {"x": 1}).parent.rename(out / os.fsdecode(b"\xff"))
+    assert links(out, "{x}-{exp_id}") == {"1-_-_": out / "\udcff" / "tensorboard"}
+
+
+_odd = st.text(st.characters() | st.sampled_from("/\0-. ()12\x1b\ud800"), max_size=300)
+
+
+@given(st.lists(st.tuples(_odd, _odd), max_size=6))
+def test_any_name_is_safe_readable_and_distinct(pairs: list[tuple[str, str]]) -> None:
+    taken: list[str] = []
+    for prefix, exp_id in pairs:
+        made = tensorboard_view._names(prefix, exp_id)
+        name = next(name for name in made if name not in taken)
+        assert 0 < len(name.encode()) <= 255  # encode: no lone surrogates
+        assert name not in (".", "..")
+        assert "/" not in name
+        assert not {unicodedata.category(character) for character in name} & {"Cc", "Cs", "Zl", "Zp"}
+        whole = f"{prefix}-{exp_id}"
+        if (
+            name == next(tensorboard_view._names(prefix, exp_id))
+            and len(whole.encode("utf-8", "replace")) <= 255
+        ):
+            assert len(name) == len(whole)
+            assert all(made in (given, "_") for made, given in zip(name, whole, strict=True))
+        taken.append(name)
+
+
+# --- The command, without its server
+
+
+class Served:
+    """What the command would have handed to the server."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.calls: list[tuple[list[str], int, tuple[str, ...]]] = []
+
+    def __call__(self, targets: Mapping[str, Path], *, port: int, options: Sequence[str]) -> int:
+        self.calls.append((list(targets), port, tuple(options)))
+        return self.status
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    stand_in = Served(0)
+    monkeypatch.setattr(tensorboard_view, "serve", stand_in)
+    return stand_in
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_says_how_many_runs_on_stdout_and_warns_on_stderr(out: Path, served: Served) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    Store(out, "two\x1b[31m").close()
+    result = call("--logdir", out, "--format-str", "{lr}")
+    assert result.stdout == f"Showing 1 runs of {out}\n"
+    assert result.stderr == "Warning: left out, for want of a row in the table 'metadata': two_[31m\n"
+    assert served.calls == [(["0.5-one"], 6006, ())]
+
+
+def test_warnings_of_the_command_stand_whatever_the_filters_say(out: Path, served: Served) -> None:
+    # this project's tests turn warnings into errors, as PYTHONWARNINGS=error does
+    Store(out, "two").close()
+    make_run(out, "one", {"lr": 0.5})
+    assert call("--logdir", out, "--format-str", "x").exit_code == 0
+    assert served.calls
+
+
+@pytest.mark.parametrize("status", [0, 1, 3, 143])
+def test_the_status_of_the_server_is_passed_on(out: Path, served: Served, status: int) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    served.status = status
+    assert call("--logdir", out, "--format-str", "x").exit_code == status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format-str", "{slop}"], "Error: --format-str '{slop}': there is no parameter 'slop'"),
+        (
+            ["--format-str", "x", "--filter-param", "slop", "1"],
+            "Error: --filter-param: there is no parameter",
+        ),
+        (["--format-str", "x", "--filter-param", "slope", "9"], "Error: none of 1 runs passes"),
+        (["--format-str", "x", "--filter-param", "slope", "("], "no regular expression"),
+        (["--format-str", "x", "--metadata-table", "t"], "Error: --metadata-table: no run in"),
+        (["--format-str", "x", "--filter-param", "slope"], "--filter-param' requires 2 arguments"),
+        (["--format-str", "x", "--port", "65536"], "65536 is not in the range"),
+        (["--format-str", "x", "--port", "http"], "'http' is not a valid integer"),
+        (["--format-str", "x", "--bogus"], "No such option"),
+        (["--format-str", "a", "b"], "unexpected argument 'b'"),
+        (["--format-str", "x", "--", "--logdir", "/"], "cannot be handed on"),
+        (["--format-str", "x", "--", "--logdir_spec=a:/"], "cannot be handed on"),
+        (["--format-str", "x", "--", "--port=1"], "cannot be handed on"),
+        ([], "Missing option '--format-str'"),
+    ],
+)
+def test_an_error_is_a_sentence_on_stderr_and_status_2(
+    out: Path, served: Served, arguments: list[str], said: str
+) -> None:
+    make_run(out, "one", {"slope": 1})
+    result = call("--logdir", out, *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert served.calls == []
+
+
+def test_an_error_cannot_garble_the_terminal(out: Path, served: Served) -> None:
+    make_run(out, "one", {"x\x1b[2J": "\x1b]0;title\x07\u202e"})
+    for arguments in (["{\x1b[2J}"], ["x", "--filter-param", "x\x1b[2J", "\x1b\n"]):
+        result = call("--logdir", out, "--format-str", *arguments)
+        assert result.exit_code == 2
+        assert result.stderr.rstrip("\n").replace("\u202e", "\0").isprintable()
+        assert "title" in result.stderr or "there are" in result.stderr
+
+
+def test_a_directory_of_links_that_cannot_be_made_is_an_error(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(out, "one", {"x": 1})
+    monkeypatch.setattr("tempfile.tempdir", str(out / "missing"))
+    result = call("--logdir", out, "--format-str", "x")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: [Errno 2] No such file or directory")
+
+
+def test_values_that_begin_with_a_dash(out: Path, served: Served) -> None:
+    for number in (-1, -2, 3):
+        make_run(out, f"run{number}", {"x": number, "-y": number})
+    call(
+        "--logdir",
+        out,
+        "--format-str",
+        "-{-y}",
+        "--filter-param",
+        "-y",
+        "-[1-3]",
+        "--filter-param",
+        "x",
+        "-1",
+    )
+    assert served.calls == [(["--1-run-1"], 6006, ())]
+
+
+# --- The server
+
+
+def test_links_go_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "kept").touch()
+    targets = {"a": target, "b": tmp_path / "missing"}
+    with contextlib.suppress(KeyError), tensorboard_view._directory_of(targets) as made:
+        assert {path.name: path.readlink() for path in made.iterdir()} == targets
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "kept"]
+
+
+PROGRAM = """
+import os, signal, sys, time
+from cox import tensorboard_view
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+tensorboard_view._GRACE = float(sys.argv[1])
+command = [sys.executable, "-u", "-c", sys.argv[2]]
+with tensorboard_view._signals_to((server := tensorboard_view._Server()).stop):
+    if len(sys.argv) > 3:  # before there is a process
+        os.kill(os.getpid(), signal.SIGTERM)
+    print(os.getpid())
+    status = server.run(command)
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+print("status", status)
+"""
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("asked"))
+print(os.getpid())
+while True:
+    time.sleep(60)
+"""
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("", 0), ("raise SystemExit(7)", 7), ("import os; os.abort()", 134)]
+)
+def test_the_status_of_a_program(run: Callable[..., list[str]], code: str, status: int) -> None:
+    assert run(PROGRAM, 10, code)[-1] == f"status {status}"
+
+
+def test_a_program_that_does_not_end_is_killed(start: Callable[..., Any]) -> None:
+    program = start(PROGRAM, 0.2, STUBBORN)
+    program.line()
+    child = int(program.line())
+    program.process.send_signal(signal.SIGINT)
+    assert program.rest() == ["asked", "status 130"]
+    assert not is_there(child)
+
+
+def test_a_second_signal_kills_at_once(start: Callable[..., Any]) -> None:
+    program = start(PROGRAM, 1e6, STUBBORN)
+    program.line()
+    child = int(program.line())
+    program.process.send_signal(signal.SIGTERM)
+    assert program.line() == "asked"
+    program.process.send_signal(signal.SIGHUP)
+    assert program.finish() == ["status 129"]
+    assert not is_there(child)
+
+
+def test_a_signal_before_there_is_a_program_counts(run: Callable[..., list[str]]) -> None:
+    assert run(PROGRAM, 10, "import time; time.sleep(1e6)", "early")[-1] == "status 143"
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
+    # as under nohup, or for what a shell started in the background
+    code = """
+import os, signal
+from cox import tensorboard_view
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with tensorboard_view._signals_to(tensorboard_view._Server().stop):
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert callable(signal.getsignal(signal.SIGTERM))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_leaves_neither_process_nor_directory(
+    out: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with Store(out, "one") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+        store.writer.add_scalar("x", 1.0, 0)
+    with Viewer(tmp_path, "--logdir", out, "--format-str", "{lr}", "--port", "0") as view:
+        assert view.runs(1) == ["0.5-one"]
+        assert len(view.server_processes()) == 2  # TensorBoard, and its fast data server
+        assert [path.name for path in view.temporary.glob("cox-tensorboard-*/*")] == ["0.5-one"]
+        # as a terminal does it: to the whole process group
+        os.killpg(view.process.pid, number)
+        assert view.end() == 128 + number
+        # the data server ends by itself, when it sees that TensorBoard is gone
+        deadline = time.monotonic() + PATIENCE
+        while view.server_processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        view.nothing_is_left()
+        assert "Traceback" not in view.complained
+
+
+def test_a_port_that_is_taken_ends_it_with_the_status_of_tensorboard(out: Path, tmp_path: Path) -> None:
+    import socket
+
+    make_run(out, "one", {"lr": 0.5})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with Viewer(tmp_path, "--logdir", out, "--format-str", "{lr}", "--port", port) as view:
+            assert view.end() not in (0, 2)
+            assert f"could not bind to port {port}" in view.complained
+            view.nothing_is_left()
+
+
+def test_a_module_in_the_working_directory_is_none_of_the_servers(out: Path, tmp_path: Path) -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("PYTHONSAFEPATH came with Python 3.11")
+    make_run(out, "one", {"lr": 0.5})
+    (tmp_path / "tensorboard").mkdir()
+    for name in ("tensorboard/__init__.py", "markdown.py"):
+        (tmp_path / name).write_text("raise SystemExit('ran a stranger')", encoding="utf-8")
+    options = ("--logdir", out, "--format-str", "x", "--", "--version_tb")
+    with Viewer(tmp_path, *options) as view:
+        assert view.end() == 0
+        assert "ran a stranger" not in view.complained
+
+
+def test_options_after_two_dashes_reach_tensorboard(out: Path, tmp_path: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Viewer(tmp_path, "--logdir", out, "--format-str", "x", "--", "--version_tb") as view:
+        assert view.end() == 0
+        assert re.fullmatch(r"Showing 1 runs of .*\n\d+\.\d+\.\d+\n", view.said)
+        view.nothing_is_left()
