@@ -126,18 +126,20 @@ def scalar(dtype: Any, raw: Any = b"") -> Any:
     """What numpy's `scalar` makes: one element."""
     kind = dtype_of(dtype)
     if isinstance(raw, Array):  # a record that holds objects comes as an array of itself
-        made = raw.make(_only_plain)
+        made = raw.make(_made)
         if made.dtype != kind or made.shape:
             raise NotPlainError("a record that is another array")
         return made[()]
-    return _filled([raw] if kind.hasobject else raw, kind, (), "C", _only_plain)[()]
+    return _filled([raw] if kind.hasobject else raw, kind, (), "C", _made)[()]
 
 
-def _only_plain(cell: Any) -> Any:
-    for part in cell if isinstance(cell, tuple) else (cell,):
-        if isinstance(part, (Dtype, Array)):
-            raise NotPlainError("a record of arrays")
-    return cell
+def _made(cell: Any) -> Any:
+    """A cell of a record, which may be an array itself."""
+    if isinstance(cell, tuple):
+        return tuple(_made(part) for part in cell)
+    if isinstance(cell, Array):
+        return cell.make(_made)
+    return cell.make() if isinstance(cell, Dtype) else cell
 
 
 def _filled(
