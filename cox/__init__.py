@@ -26,11 +26,17 @@ _HOMES = {
 }
 
 
+# upstream's modules, which `import cox.store` used to bring along
+_MODULES = ("errors", "readers", "store", "tensorboard_view", "utils")
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'cox' has no attribute {name!r}")
     import importlib
 
+    if name in _MODULES:
+        return importlib.import_module(f"cox.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cox' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from cox.storage.snapshot import Snapshot
 
 __all__ = [
+    "COX_DATA_KEY",
     "OBJECT",
     "PICKLE",
     "PYTORCH_STATE",
@@ -67,6 +68,7 @@ STORE_BASENAME = layout.STORE_FILE
 SAVE_DIR = layout.SAVE_DIR
 TENSORBOARD_DIR = layout.TENSORBOARD_DIR
 TABLE_OBJECT_DIR = layout.OBJECTS_DIR
+COX_DATA_KEY = "COX_DATA"
 
 #: Events reach the disk after this many seconds at the latest, while tensorboardX's thread lives.
 _TENSORBOARD_FLUSH = 5

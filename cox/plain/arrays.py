@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -114,12 +114,12 @@ def from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = 
     _check_bytes(raw, kind, dims)
     if not math.prod(dims) or not kind.itemsize:
         return np.zeros(dims, kind, order="F" if order == "F" else "C")
-    array: np.ndarray[Any, Any] = np.frombuffer(raw, kind)
+    array: Any = np.frombuffer(raw, kind)
     if order == "K" and axis_order is not None:
         array = array.reshape(dims).transpose(tuple(int(axis) for axis in axis_order))
-        return array
-    array = array.reshape(dims, order="F" if order == "F" else "C")
-    return array
+    else:
+        array = array.reshape(dims, order="F" if order == "F" else "C")
+    return cast("np.ndarray[Any, Any]", array)
 
 
 def scalar(dtype: Any, raw: Any = b"") -> Any:

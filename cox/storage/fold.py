@@ -71,13 +71,18 @@ def _settle(content: hdf5.StoreFile) -> None:
 
 def _remove(run: layout.RunLayout, log: journal.Journal, owner: str | None) -> None:
     """Remove a journal that is in the store file, unless its writer may still append to it."""
-    if log.writer == owner:
-        fs.unlink(log.path)
-        return
-    with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
-        # what was appended between our reading and its writer's end is not folded yet
-        if log.path.stat().st_size == log.size:
+    try:
+        if log.writer == owner:
             fs.unlink(log.path)
+            return
+        with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
+            # what was appended between our reading and its writer's end is not folded yet
+            if log.path.stat().st_size == log.size:
+                fs.unlink(log.path)
+    except FileNotFoundError:
+        pass  # another fold was faster
+    except OSError as error:  # harmless: the store file says that it holds these rows
+        _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
 
 
 def _sync_objects(run: layout.RunLayout) -> None:

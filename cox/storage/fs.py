@@ -45,21 +45,18 @@ def refused(error: OSError, doing: str, path: str | os.PathLike[str]) -> Storage
 
 
 def write_at(fd: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset`, or leave the file ending at `offset` and raise.
+    """Write all of `data` at `offset`.
 
     A short write is how a full disk first shows: the rest is tried once more, to learn the reason.
     """
     done = os.pwrite(fd, data, offset)
-    if done == len(data):
-        return
-    try:
-        while done < len(data):
-            done += os.pwrite(fd, data[done:], offset + done)
-    except OSError:
-        # what is left is an unfinished record; even where it cannot be cut off, the next one overwrites it
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, offset)
-        raise
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut a file off."""
+    os.ftruncate(fd, size)
 
 
 def sync_data(fd: int) -> None:
@@ -145,7 +142,7 @@ def replace_file(path: Path, write: Callable[[Path], None], *, durable: bool) ->
 
 def replace_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Replace a file by these bytes, whole."""
-    replace_file(path, lambda beside: _write_new(beside, data), durable=durable)
+    replace_file(path, lambda beside: write_new(beside, data), durable=durable)
 
 
 def create_once(path: Path, data: bytes) -> bool:
@@ -155,7 +152,7 @@ def create_once(path: Path, data: bytes) -> bool:
         Whether it was this call that made it.
     """
     beside = temporary_beside(path)
-    _write_new(beside, data)
+    write_new(beside, data)
     return link_or_leave(beside, path)
 
 
@@ -190,6 +187,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes) -> None:
+    """Make a file with these bytes under a name that is free; a failure removes what there is of it."""
     with new_file(path) as file:
         file.write(data)

@@ -15,6 +15,7 @@ an unfinished record at the end is "not yet there", damage in the middle costs t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import struct
@@ -65,6 +66,7 @@ class JournalWriter:
         self._sync = sync
         self._fd = -1
         self._salt = 0
+        self._dirty = False  # whether a write failed half-way, or was interrupted
 
     def append_row(self, table_id: int, row: int, values: tuple[Any, ...]) -> None:
         """Append one row of a table that this journal has declared. Durable as `sync` says on return.
@@ -78,12 +80,20 @@ class JournalWriter:
 
     def append_payload(self, payload: bytes) -> None:
         """Append a record that is encoded already, with `next_seq` as its sequence number."""
+        if self._dirty:
+            self._take_back()
         data = _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
         size = len(data)
-        if os.pwrite(self._fd, data, self.size) != size:
-            fs.write_at(self._fd, data, self.size)
-        if self._sync:
-            fs.sync_data(self._fd)
+        try:
+            if os.pwrite(self._fd, data, self.size) != size:
+                fs.write_at(self._fd, data, self.size)
+            if self._sync:
+                fs.sync_data(self._fd)
+        except BaseException:
+            self._dirty = True
+            with contextlib.suppress(OSError):  # if it cannot be done now, it is before the next record
+                self._take_back()
+            raise
         self.size += size
         self.next_seq += 1
 
@@ -112,23 +122,39 @@ class JournalWriter:
     def close(self) -> None:
         """Let go of the file; the next record begins a new one."""
         if self._fd >= 0:
+            if self._dirty:
+                with contextlib.suppress(OSError):  # left there, it is an unfinished record
+                    self._take_back()
             os.close(self._fd)
-        self._fd = -1
+        self._fd, self._dirty = -1, False
         self.path = None
         self.size = 0
 
     def _append_all(self, payloads: list[list[Any]]) -> None:
         if self._fd < 0:
             self._open()
+        if self._dirty:
+            self._take_back()
         data = b""
         for number, (kind, *fields) in enumerate(payloads):
             payload = _encode([kind, self.next_seq + number, *fields])
             data += _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
-        fs.write_at(self._fd, data, self.size)
-        if self._sync:
-            fs.sync_data(self._fd)
+        try:
+            fs.write_at(self._fd, data, self.size)
+            if self._sync:
+                fs.sync_data(self._fd)
+        except BaseException:
+            self._dirty = True
+            with contextlib.suppress(OSError):  # if it cannot be done now, it is before the next record
+                self._take_back()
+            raise
         self.size += len(data)
         self.next_seq += len(payloads)
+
+    def _take_back(self) -> None:
+        """Cut off a record that was written and not acknowledged, as far as it got."""
+        fs.truncate(self._fd, self.size)
+        self._dirty = False
 
     def _open(self) -> None:
         fs.make_directories(self._run.journal_dir)

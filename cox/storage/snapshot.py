@@ -157,6 +157,8 @@ class _Replay:
         if number != expected and number > expected:
             which = f"row {expected}" if number == expected + 1 else f"rows {expected} to {number - 1}"
             self._snapshot.damage.append(f"table {table.name!r}: {which} of the journal cannot be read")
+        elif number < expected:  # a row that was written and not acknowledged, and then this in its place
+            _drop_pending(pending, table.name, number)
         rows[table.name] = number + 1
         table.rows.append(record)
 

@@ -162,8 +162,9 @@ class RunWriter:
         """Journal a table's declaration, together with its next row. The caller holds the lock."""
         self._check_usable()
         table.check_current()
-        self.journal.append_table(self._ids, table.name, schema, table.nrows, values)
-        table.id, self._ids, table.in_run = self._ids, self._ids + 1, True
+        number, self._ids = self._ids, self._ids + 1  # used up even if the write fails
+        self.journal.append_table(number, table.name, schema, table.nrows, values)
+        table.id, table.in_run = number, True
         table.encode = rowcode.compile_encoder(journal.ROW, self.own_columns(schema), self.tail)
 
     def add_column(self, table: TableState, column: Column) -> None:
@@ -227,7 +228,7 @@ class RunWriter:
         with self.lock:
             try:
                 now = fold.fold(self.run, owner=self.name)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
                 self.fold_at = self.journal.size + FOLD_AT
                 return
@@ -266,7 +267,7 @@ class RunWriter:
                 if not folded and not self._others_live():
                     fold.fold(self.run)
                 runinfo.mark_ended(self.run, self._error)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
                 _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
 
     def truncate(self) -> None:

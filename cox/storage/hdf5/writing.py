@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from cox.schema import KINDS, Column, Schema
-from cox.storage import layout
+from cox.storage import fs, layout
 from cox.storage.columns import (
     Array,
     Part,
@@ -52,8 +52,11 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
         content: Its tables (those without rows are left out), writers and byte count.
         old: The file that `content.foreign` is copied from.
     """
-    # HDF5 1.10's format has checksums on all that describes the data; fletcher32 adds those on the data
-    with h5py.File(path, "x", libver=("v110", "v110"), locking=False) as file:
+    # In memory first: a disk that fails under HDF5's hands leaves it unable to close its file, and may take
+    # the process along. HDF5 1.10's format has checksums on all that describes the data; fletcher32 adds
+    # those on the data.
+    how = {"driver": "core", "backing_store": False, "libver": ("v110", "v110"), "locking": False}
+    with h5py.File(str(path), "w", **how) as file:
         _write_root(file)
         described = {}
         for number, table in enumerate(content.tables.values()):
@@ -70,6 +73,9 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
             with h5py.File(old, "r", locking=False) as source:
                 for name in content.foreign:
                     source.copy(name, file)
+        file.flush()
+        image = file.id.get_file_image()
+    fs.write_new(path, image)
 
 
 @dataclass(slots=True)
