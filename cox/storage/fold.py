@@ -38,8 +38,8 @@ def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = Tru
             _log.warning("run %s: %s", run.root, sentence)
         if now.damage:
             _keep_damaged(run, now.journals)
+        _log_torn(run, now.journals, owner)
         if any(log.records or log.damage for log in now.journals):
-            _log_torn(run, now.journals, owner)
             if durable:
                 _sync_objects(run)
             now.content.folded_bytes += sum(log.size for log in now.journals)
@@ -112,7 +112,7 @@ def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
 
 def _log_torn(run: layout.RunLayout, logs: list[journal.Journal], owner: str | None) -> None:
     for log in logs:
-        if log.torn and log.writer != owner:
+        if log.torn and (log.writer == owner or not claims.is_held(run.claim_file(log.writer))):
             _log.warning(
                 "run %s: dropped %d bytes of a row that was being written when its process ended",
                 run.root,

@@ -255,7 +255,10 @@ def _parse_records(data: bytes, salt: int, journal: Journal) -> None:
                 continue
         found, budget = _next_record(data, position + 1, salt, budget)
         if found < 0:
-            journal.torn = end - position
+            if mark == MARK and stop > end:
+                journal.torn = end - position  # the rest of it is not there yet
+            else:
+                journal.damage.append(f"the last {end - position} bytes, from {position} on, are damaged")
             return
         journal.damage.append(f"{found - position} bytes at {position} are damaged")
         position = found

@@ -189,6 +189,8 @@ class RunWriter:
                     self.declare(table, None, schema)
                 except OSError as error:
                     raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
+            else:  # the next row declares it, also where one was declared and all its rows were rewound
+                table.id, table.encode = -1, rowcode.never
             table.schema = schema
 
     def rewind(self, table: TableState, nrows: int) -> None:
