@@ -7,6 +7,7 @@ Forked children get rid of their parent's stores.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -29,6 +30,7 @@ class Closable(Protocol):
         """Have the run end as failed."""
 
 
+_log = logging.getLogger("cox")
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _keeper: threading.Thread | None = None
 _lock = threading.RLock()
@@ -62,9 +64,12 @@ def _keep() -> None:
             thread.join()
     error = getattr(sys, "last_value", None)
     for store in list(_open):
-        if error is not None:
-            store.fail(f"{type(error).__name__}: {error}")
-        store.close()
+        try:
+            if error is not None:
+                store.fail(f"{type(error).__name__}: {error}")
+            store.close()
+        except Exception:  # noqa: BLE001 - one store's trouble must not keep the others open
+            _log.exception("a store could not be closed cleanly at the end of the program")
 
 
 def _after_fork_in_child() -> None:

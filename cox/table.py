@@ -133,8 +133,9 @@ class Table:
         # the way of nearly every row: every column there, each value of its column's own type
         if state is not None and not self._working and state.append_plain(data):
             return
-        self.update_row(data)
-        self.flush_row()
+        with self._writable().writer.lock:  # rows of threads that log to one table do not mix
+            self.update_row(data)
+            self.flush_row()
 
     def update_row(self, data: Mapping[str, Any]) -> None:
         """Fill columns of the working row. Nothing is visible to anybody before `flush_row`.

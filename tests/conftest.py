@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import queue
@@ -100,7 +101,7 @@ class Program:
         return lines
 
     def finish(self, *, status: int = 0) -> list[str]:
-        """Wait for its end; returns the further lines, and fails where it ended otherwise than with `status`."""
+        """Wait for its end, which has to be with `status`; returns the further lines."""
         lines = self.rest()
         assert self.process.returncode == status, f"status {self.process.returncode}\n{self.errors}"
         return lines
@@ -119,17 +120,13 @@ class Program:
             thread.join(PATIENCE)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
     def _wait(self) -> None:
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

@@ -26,6 +26,8 @@ from cox.storage import fs, layout
 HEARTBEAT = 15.0
 STALE_AFTER = 90.0
 
+#: How long to wait for a lock that somebody holds for a moment, in seconds.
+PATIENCE = 60.0
 #: How many times to look again at a claim that is held without a name, 50 ms apart.
 _BORROWED_FOR = 100
 
@@ -89,9 +91,8 @@ class Claim:
                 "pass rank= to write as one of several",
                 os.fspath(self.path),
             )
-        claim = {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid())}
         os.ftruncate(self._fd, 0)
-        fs.write_at(self._fd, json.dumps(claim).encode(), 0)
+        fs.write_at(self._fd, json.dumps(_self()).encode(), 0)
 
 
 def _try_lock(fd: int) -> bool | None:
@@ -121,9 +122,8 @@ def _lives(holder: dict[str, Any], path: Path, *, locked: bool) -> bool:
         if locked:
             return False  # its process would hold the lock
         pid = holder.get("pid")
-        if not isinstance(pid, int) or pid == os.getpid():
-            return isinstance(pid, int)
-        return _start_of(pid) is not None and _start_of(pid) == holder.get("started")
+        started = _start_of(pid) if isinstance(pid, int) else None
+        return started is not None and started == holder.get("started")
     # A lock may reach no further than its host. The clock to compare with is the file system's own.
     return _now_at(path.parent) - path.stat().st_mtime < STALE_AFTER
 
@@ -184,15 +184,46 @@ def borrowed(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold an advisory lock on a file while the block runs, waiting for it; without locks, just run."""
+def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold a lock on a file while the block runs.
+
+    Args:
+        path: The file. Where there are no locks, a second file beside it stands for one.
+        patience: How long to wait for it, in seconds.
+
+    Raises:
+        BlockingIOError: Somebody else held it for longer than that.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    mark = path.with_suffix(".held")
     try:
+        deadline = time.monotonic() + patience
+        while True:
+            locked = _try_lock(fd)
+            if locked or (locked is None and _make_mark(mark)):
+                break
+            if time.monotonic() >= deadline:
+                raise BlockingIOError(errno.EAGAIN, "another process is at it", os.fspath(path))
+            time.sleep(0.02)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
+            yield
+        finally:
+            if locked is None:
+                fs.unlink(mark)
     finally:
         os.close(fd)
+
+
+def _make_mark(mark: Path) -> bool:
+    """Make the file that stands for a lock, unless a living process has it."""
+    if fs.create_once(mark, json.dumps(_self()).encode()):
+        return True
+    with contextlib.suppress(OSError, ValueError):  # it may go at any moment
+        holder = json.loads(mark.read_bytes())
+        if not _lives(holder, mark, locked=False):
+            fs.unlink(mark)
+    return False
+
+
+def _self() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid())}

@@ -172,7 +172,10 @@ def _array_of(cells: Sequence[Any], column: Column) -> tuple[Array, Array | None
     if not kinds <= {column.exact_type}:
         raise DamagedError(f"column {column.name!r} holds something else than {column.exact_type.__name__}")
     array = np.empty(len(cells), dtype=dtype_of(column.kind))
-    array[:] = cells
+    try:
+        array[:] = cells
+    except OverflowError as error:
+        raise DamagedError(f"column {column.name!r} holds a number that does not fit: {error}") from error
     return array, mask
 
 

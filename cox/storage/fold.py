@@ -17,7 +17,13 @@ from cox.storage import claims, fs, hdf5, journal, layout, snapshot
 _log = logging.getLogger("cox")
 
 
-def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = True) -> snapshot.Snapshot:
+def fold(
+    run: layout.RunLayout,
+    *,
+    owner: str | None = None,
+    durable: bool = True,
+    patience: float = claims.PATIENCE,
+) -> snapshot.Snapshot:
     """Fold all journals of a run into its store file.
 
     Args:
@@ -25,6 +31,7 @@ def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = Tru
         owner: The writer that calls this, whose journal goes once it is folded; it must not append
             meanwhile. Journals of other writers go only if their writers are gone.
         durable: Whether the new file is to survive the machine before the journals go.
+        patience: How long to wait for another fold of this run, in seconds.
 
     Returns:
         What the store file holds now.
@@ -32,7 +39,7 @@ def fold(run: layout.RunLayout, *, owner: str | None = None, durable: bool = Tru
     Raises:
         OSError: The new file could not be written; the run is as it was.
     """
-    with claims.exclusive(run.fold_lock):
+    with claims.exclusive(run.fold_lock, patience=patience):
         now = snapshot.read(run)
         for sentence in now.damage:
             _log.warning("run %s: %s", run.root, sentence)

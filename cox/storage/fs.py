@@ -178,8 +178,9 @@ def link_or_leave(finished: Path, path: Path) -> bool:
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Write a new file; a failure removes what there is of it."""
+    file = path.open("xb")
     try:
-        with path.open("xb") as file:
+        with file:
             yield file
     except BaseException:
         with contextlib.suppress(OSError):

@@ -250,12 +250,16 @@ def _parse_records(data: bytes, salt: int, journal: Journal) -> None:
         if mark == MARK and stop <= end:
             payload = view[position + size : stop]
             if _crc32(payload, salt) == checksum:
-                records.append(_decode(payload))
+                record = _record(payload)
+                if record:
+                    records.append(record)
+                else:
+                    journal.damage.append(f"the record at {position} makes no sense")
                 position = stop
                 continue
         found, budget = _next_record(data, position + 1, salt, budget)
         if found < 0:
-            if mark == MARK and stop > end:
+            if (mark == MARK and stop > end) or not any(view[position:]):
                 journal.torn = end - position  # the rest of it is not there yet
             else:
                 journal.damage.append(f"the last {end - position} bytes, from {position} on, are damaged")
@@ -263,6 +267,15 @@ def _parse_records(data: bytes, salt: int, journal: Journal) -> None:
         journal.damage.append(f"{found - position} bytes at {position} are damaged")
         position = found
     journal.torn = max(0, end - position)
+
+
+def _record(payload: memoryview) -> list[Any]:
+    """A record's payload, or nothing if it is none, whatever its checksum says."""
+    try:
+        record = _decode(payload)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return []
+    return record if len(record) >= 2 and all(type(number) is int for number in record[:2]) else []
 
 
 def _next_record(data: bytes, position: int, salt: int, budget: int) -> tuple[int, int]:

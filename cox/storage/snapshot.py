@@ -19,6 +19,9 @@ from cox.schema import Column, Schema
 from cox.storage import empty, hdf5, journal, layout
 from cox.storage.columns import Part, TableData, mask_of, part_from_rows, values_of
 
+#: The column that tells ranks apart; a user's own column of that name is declared otherwise.
+_RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -139,7 +142,9 @@ class _Replay:
                     state["rows"][name] = keep
                 if fresh:
                     expected = seq + 1
-            except (LookupError, TypeError, ValueError) as error:
+                if kind not in (journal.ROW, journal.TABLE, journal.REWIND):
+                    self._damaged(log, f"a record of kind {kind}, which this cox does not know")
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
                 self._damaged(log, f"a record makes no sense: {error}")
         if lost:
             self._damaged(log, f"{lost} records are lost")
@@ -227,8 +232,7 @@ def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:
 
 def _rows_of(part: Part, schema: Schema, rank: int | None) -> Any:
     """Which of a part's rows a writer wrote: a boolean array of shape (nrows,)."""
-    column = schema.get(layout.RANK_COLUMN)
-    if column is None or layout.RANK_COLUMN not in part.values:
+    if schema.get(layout.RANK_COLUMN) != _RANK or layout.RANK_COLUMN not in part.values:
         return np.full(part.nrows, rank is None)
     missing = mask_of(part, layout.RANK_COLUMN)
     return missing if rank is None else ~missing & (part.values[layout.RANK_COLUMN] == rank)
@@ -247,7 +251,7 @@ def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
             numbers = {"int", "float", "bool"}
             kind = "float" if {known.kind, column.kind} <= numbers else "str"
         merged[column.name] = Column(column.name, kind, known.nullable or column.nullable)
-    if layout.RANK_COLUMN in merged:
+    if merged.get(layout.RANK_COLUMN) == _RANK:
         merged[layout.RANK_COLUMN] = merged.pop(layout.RANK_COLUMN)
     made = Schema(merged.values())
     return old if made == old else made

@@ -52,6 +52,7 @@ class TableState:
         Raises:
             ClosedError: The run was opened again with mode='w'.
         """
+        self.writer._check_usable()
         if self.writer.tables.get(self.name) is not self:
             raise ClosedError(
                 f"table {self.name!r} of run {self.writer.run.root} was begun anew with mode='w'"
@@ -213,7 +214,11 @@ class RunWriter:
             except OSError as error:
                 raise self.refusal(error, f"cannot rewind table {table.name!r}") from error
             table.nrows = nrows
-            table.in_run = nrows > 0 or self.rank is not None
+            if nrows == 0:  # the next row declares the table; until then only others' rows keep it in the run
+                from cox.storage import snapshot
+
+                table.id, table.encode = -1, rowcode.never
+                table.in_run = snapshot.read(self.run, rows=False).content.nrows.get(table.name, 0) > 0
 
     # --- Its life
 
@@ -229,7 +234,10 @@ class RunWriter:
 
         with self.lock:
             try:
-                now = fold.fold(self.run, owner=self.name)
+                now = fold.fold(self.run, owner=self.name, patience=0)  # no row waits for another's fold
+            except BlockingIOError:
+                self.fold_at = self.journal.size + FOLD_AT // 4
+                return
             except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
                 self.fold_at = self.journal.size + FOLD_AT

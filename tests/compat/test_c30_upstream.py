@@ -198,7 +198,7 @@ def test_c30_upstream_stores_can_be_continued(run: Path, tmp_path: Path) -> None
                 continue
             row = {column: old[name][column].tolist()[0] for column in old[name]}
             if any(type(value) is int and value >= 2**63 for value in row.values()):
-                row = {column: 1 for column in row}  # beyond what a column takes today, but kept
+                row = dict.fromkeys(row, 1)  # beyond what a column takes today, but kept
             store[name].append_row(row)
             frame = store[name].df
             assert len(frame) == table["nrows"] + 1

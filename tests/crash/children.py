@@ -1,0 +1,218 @@
+"""What the child processes of this folder's tests do. Called by name, through the zygote."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cox
+from cox.errors import RunInUseError
+from cox.storage import writer
+from tests.crash import seam, workload
+
+
+class Counter:
+    """A number in a file that several processes map: it outlives whoever wrote it last.
+
+    Args:
+        path: The file, made if it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("a+b") as file:
+            file.truncate(8)
+            self._map = mmap.mmap(file.fileno(), 8)
+        self._cells = memoryview(self._map).cast("Q")
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return int(self._cells[0])
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._cells[0] = value  # eight aligned bytes: nobody sees half of them
+
+
+def log(folder: str, exp_id: str, seed: int, length: int, done: int, acks: str, fold_at: int) -> None:
+    """Log from operation `done` to the last one, and say of each when it is acknowledged; then close."""
+    writer.FOLD_AT = fold_at
+    os.fsync = os.fdatasync = lambda fd: None  # for speed: what a process wrote survives it without
+    counter = Counter(Path(acks))
+    ops = workload.script(seed, length)
+    session = workload.Session(Path(folder), exp_id, ops, done)
+    for op in ops[done:]:
+        session.apply(op)
+        counter.value = op.number + 1
+    session.store.close()
+
+
+def log_and_die(
+    folder: str, exp_id: str, seed: int, length: int, done: int, acks: str, fold_at: int, call: int, how: str
+) -> None:
+    """As `log`, but die at one of the calls that change the file system: 'after' it, or 'within'.
+
+    `call` is its number, from 0, among all of them, or among those that can be half done. If there are
+    fewer, nothing happens.
+    """
+    left = call
+
+    def die(number: int, name: str, do: Callable[[], object], half: Callable[[], object] | None) -> object:
+        nonlocal left
+        if how == "within" and half is None:
+            return do()
+        left -= 1
+        if left >= 0:
+            return do()
+        (half if how == "within" and half is not None else do)()
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+    with seam.intercepted(die):
+        log(folder, exp_id, seed, length, done, acks, fold_at)
+
+
+# --- Writers and readers side by side
+
+
+def row(step: int) -> dict[str, object]:
+    """The row that must be found in place `step`."""
+    return {"step": step, "half": step / 2, "text": f"row {step} " + "é" * (step % 23)}
+
+
+def fold_often(bytes_: int) -> None:
+    """Fold whenever a journal has so many bytes, however much was folded before; and do not wait for disks."""  # noqa: E501
+    os.fsync = os.fdatasync = lambda fd: None
+    writer.FOLD_AT = bytes_
+    really = writer.RunWriter.fold_if_it_helps
+
+    def fold(self: writer.RunWriter) -> None:
+        really(self)
+        self.fold_at = bytes_
+
+    writer.RunWriter.fold_if_it_helps = fold  # type: ignore[method-assign]
+
+
+def write_rows(folder: str, seconds: float, acks: str, end: str) -> None:
+    """Write one row after the other for a while, and say how many are acknowledged, and when it ends."""
+    fold_often(16_000)
+    counter = Counter(Path(acks))
+    store = cox.Store(folder, "run")
+    table = store.add_table("t", {"step": int, "half": float, "text": str})
+    deadline = time.monotonic() + seconds
+    step = 0
+    while time.monotonic() < deadline:
+        table.append_row(row(step))
+        step += 1
+        counter.value = step
+    store.close()
+    Counter(Path(end)).value = 1
+
+
+def read_rows(folder: str, acks: str, end: str, readings: str) -> None:
+    """Read the run over and over until its writer is done; each time it must be whole."""
+    acknowledged, ended, done = Counter(Path(acks)), Counter(Path(end)), Counter(Path(readings))
+    while not acknowledged.value:
+        time.sleep(0.001)
+    last = False
+    while not last:
+        last = bool(ended.value)
+        before = acknowledged.value
+        with cox.Store(folder, "run", mode="r") as store:
+            frame = store["t"].df
+        seen = len(frame)
+        assert seen >= before, f"{before} rows were acknowledged, {seen} are seen"
+        assert frame["step"].tolist() == list(range(seen))
+        assert frame["half"].tolist() == [step / 2 for step in range(seen)]
+        assert frame["text"].tolist() == [str(row(step)["text"]) for step in range(seen)]
+        done.value += 1
+
+
+def write_as_rank(folder: str, rank: int, rows: int, acks: str, go: str) -> None:
+    """Wait for the start, join a run as one of several, write so many rows; then leave."""
+    fold_often(4_000)
+    counter, started = Counter(Path(acks)), Counter(Path(go))
+    while not started.value:
+        pass
+    with cox.Store(folder, "run", rank=rank) as store:
+        table = store.add_table("t", {"step": int, "text": str})
+        first = table.nrows
+        for step in range(first, first + rows):
+            table.append_row({"step": step, "text": f"{rank}/{step}"})
+            if step % 7 == 3:
+                table.append_row({"step": -1, "text": "to be dropped"})
+                store.rewind("t", step + 1, purge_tensorboard=False)
+            counter.value = step + 1
+
+
+def open_as_rank(folder: str, rank: int, go: str, ready: str) -> None:
+    """Wait for the start, join a run, write a row, and wait to be killed."""
+    counter, started = Counter(Path(ready)), Counter(Path(go))
+    while not started.value:
+        pass
+    store = cox.Store(folder, "run", rank=rank)
+    table = store.add_table("t", {"step": int})
+    table.append_row({"step": table.nrows})
+    counter.value = table.nrows
+    while True:
+        time.sleep(60)
+
+
+def open_as_sole_writer(folder: str, exp_id: str, go: str, said: str, stop: str) -> None:
+    """Wait for the start and open a run. 1: it is mine, and has a row. 2: refused, and told by whom."""
+    counter, started = Counter(Path(said)), Counter(Path(go))
+    while not started.value:
+        pass
+    try:
+        store = cox.Store(folder, exp_id)
+    except RunInUseError as error:
+        assert socket.gethostname() in str(error)
+        counter.value = 2
+        return
+    store.add_table("t", {"step": int}).append_row({"step": 0})
+    counter.value = 1
+    while not Counter(Path(stop)).value:
+        time.sleep(0.001)
+    store["t"].append_row({"step": 1})
+    store.close()
+
+
+def hold(folder: str, exp_id: str, said: str, locks: bool) -> None:
+    """Open a run as its sole writer, write a row and wait to be killed."""
+    if not locks:
+        without_locks()
+    store = cox.Store(folder, exp_id)
+    store.add_table("t", {"step": int}).append_row({"step": store["t"].nrows if "t" in store else 0})
+    Counter(Path(said)).value = 1
+    while True:
+        time.sleep(60)
+
+
+def be_refused(folder: str, exp_id: str, pid: int, locks: bool) -> None:
+    """Try to open a run that another process writes."""
+    if not locks:
+        without_locks()
+    try:
+        cox.Store(folder, exp_id)
+    except RunInUseError as error:
+        assert f"process {pid} on host {socket.gethostname()}" in str(error), error
+        assert "rank=" in str(error)
+        assert "mode='r'" in str(error)
+    else:
+        raise AssertionError("two writers")
+
+
+def without_locks() -> None:
+    """Be on a file system that has none."""
+
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fcntl.flock = flock

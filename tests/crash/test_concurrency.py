@@ -1,0 +1,377 @@
+"""Many processes at one run: nobody waits, nobody sees a torn, missing or repeated row, claims hold."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cox
+from cox.errors import RunInUseError
+from cox.storage import claims, fs, layout
+from tests.crash import workload
+from tests.crash.children import Counter, without_locks
+from tests.crash.zygote import PATIENCE, Child, Zygote
+
+#: How long the reading beside a writer takes.
+SECONDS = float(os.environ.get("COX_SECONDS", "3"))
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def end(*children: Child) -> None:
+    """Leave no process behind, however the test went."""
+    for child in children:
+        if child._status is None:
+            child.kill()
+            child.wait()
+
+
+@pytest.mark.slow
+def test_c20_readers_beside_a_writer_see_every_acknowledged_row_once(zygote: Zygote, tmp_path: Path) -> None:
+    acks, ended = str(tmp_path / "acks"), str(tmp_path / "end")
+    Counter(Path(acks)), Counter(Path(ended))
+    counts = [str(tmp_path / f"readings-{number}") for number in range(4)]
+    writing = zygote.start("tests.crash.children:write_rows", str(tmp_path), SECONDS, acks, ended)
+    reading = [
+        zygote.start("tests.crash.children:read_rows", str(tmp_path), acks, ended, count) for count in counts
+    ]
+    try:
+        writing.join()
+        for child in reading:
+            child.join()
+    finally:
+        end(writing, *reading)
+    assert all(Counter(Path(count)).value >= 3 for count in counts)
+    rows = Counter(Path(acks)).value
+    assert rows > 100
+    with cox.Store(tmp_path, "run", mode="r") as store:
+        assert store["t"].nrows == rows
+    assert workload.leftovers(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_write_one_run_at_once(zygote: Zygote, tmp_path: Path, ranks: int) -> None:
+    go = Counter(tmp_path / "go")
+    rows = 120
+    for turn in range(2):
+        go.value = 0
+        acks = [tmp_path / f"acks-{rank}" for rank in range(ranks)]
+        children = [
+            zygote.start(
+                "tests.crash.children:write_as_rank",
+                str(tmp_path),
+                rank,
+                rows,
+                str(ack),
+                str(tmp_path / "go"),
+            )
+            for rank, ack in enumerate(acks)
+        ]
+        try:
+            go.value = 1
+            counters = [Counter(ack) for ack in acks]
+            wait_until(lambda counters=counters, turn=turn: min(c.value for c in counters) > turn * rows)
+            before = [counter.value for counter in counters]
+            with cox.Store(tmp_path, "run", mode="r") as store:
+                frame = store["t"].df
+            for rank in range(ranks):
+                own = frame[(frame["rank"] == rank) & (frame["step"] >= 0)]["step"].tolist()
+                assert own == list(range(len(own)))
+                assert len(own) >= before[rank]
+            for child in children:
+                child.join()
+        finally:
+            end(*children)
+    with cox.Store(tmp_path, "run", mode="r") as store:
+        frame = store["t"].df
+    assert list(frame) == ["step", "text", "rank"]
+    for rank in range(ranks):
+        own = frame[frame["rank"] == rank]
+        assert own["step"].tolist() == list(range(2 * rows))
+        assert own["text"].tolist() == [f"{rank}/{step}" for step in range(2 * rows)]
+    assert workload.leftovers(tmp_path / "run") == [], "the last to leave folds"
+
+
+def test_ranks_that_were_killed_come_back_all_at_once(zygote: Zygote, tmp_path: Path) -> None:
+    ranks = 6
+    for turn in range(6):
+        go = Counter(tmp_path / "go")
+        go.value = 0
+        ready = [tmp_path / f"ready-{rank}" for rank in range(ranks)]
+        children = [
+            zygote.start(
+                "tests.crash.children:open_as_rank", str(tmp_path), rank, str(tmp_path / "go"), str(path)
+            )
+            for rank, path in enumerate(ready)
+        ]
+        try:
+            go.value = 1
+            counters = [Counter(path) for path in ready]
+            deadline = time.monotonic() + 20
+            while any(counter.value <= turn for counter in counters) and time.monotonic() < deadline:
+                time.sleep(0.002)
+            refused = [rank for rank, counter in enumerate(counters) if counter.value <= turn]
+            for child in children:
+                child.kill()
+            for child in children:
+                child.was_killed()  # or it says why it ended by itself
+            assert refused == []
+        finally:
+            end(*children)
+    with cox.Store(tmp_path, "run", mode="r") as store:
+        assert sorted(zip(store["t"].df["rank"], store["t"].df["step"], strict=True)) == [
+            (rank, step) for rank in range(ranks) for step in range(6)
+        ]
+
+
+def test_c24_of_many_that_open_a_new_run_at_once_one_gets_it(zygote: Zygote, tmp_path: Path) -> None:
+    processes = 6
+    for turn in range(8):
+        exp_id = f"run-{turn}"
+        go, stop = Counter(tmp_path / f"go-{turn}"), Counter(tmp_path / f"stop-{turn}")
+        said = [tmp_path / f"said-{turn}-{number}" for number in range(processes)]
+        children = [
+            zygote.start(
+                "tests.crash.children:open_as_sole_writer",
+                *(
+                    str(tmp_path),
+                    exp_id,
+                    str(tmp_path / f"go-{turn}"),
+                    str(path),
+                    str(tmp_path / f"stop-{turn}"),
+                ),
+            )
+            for path in said
+        ]
+        try:
+            counters = [Counter(path) for path in said]
+            go.value = 1
+            wait_until(lambda counters=counters: sum(counter.value > 0 for counter in counters) == processes)
+            assert sorted(counter.value for counter in counters) == [1] + [2] * (processes - 1)
+            stop.value = 1
+            for child in children:
+                child.join()
+        finally:
+            end(*children)
+        assert workload.observe(tmp_path, exp_id) == {"t": (("step",), [{"step": 0}, {"step": 1}])}
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["flock", "no-flock"])
+def test_c24_a_second_writer_is_refused_and_a_dead_ones_claim_taken_over(
+    zygote: Zygote, tmp_path: Path, locks: bool
+) -> None:
+    for turn in range(3):
+        said = Counter(tmp_path / f"said-{turn}")
+        holder = zygote.start(
+            "tests.crash.children:hold", str(tmp_path), "run", str(tmp_path / f"said-{turn}"), locks
+        )
+        try:
+            wait_until(lambda said=said: said.value)
+            zygote.run("tests.crash.children:be_refused", str(tmp_path), "run", holder.pid, locks)
+            with cox.Store(tmp_path, "run", mode="r") as reader:
+                assert reader["t"].df["step"].tolist() == list(range(turn + 1))
+        finally:
+            end(holder)
+    with cox.Store(tmp_path, "run") as store:
+        assert store["t"].df["step"].tolist() == [0, 1, 2]
+
+
+# --- Claims of others
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", fcntl.flock)  # so that it is put back
+    without_locks()
+
+
+def test_a_claim_of_another_host_is_believed_as_long_as_its_heart_beats(tmp_path: Path) -> None:
+    cox.Store(tmp_path, "run").close()
+    claim = layout.RunLayout(tmp_path / "run").claim_file(layout.MAIN_WRITER)
+    claim.write_text(json.dumps({"pid": 7, "host": "elsewhere", "started": "1"}))
+    with pytest.raises(RunInUseError, match="process 7 on host elsewhere"):
+        cox.Store(tmp_path, "run")
+    long_ago = time.time() - claims.STALE_AFTER - 60
+    os.utime(claim, (long_ago, long_ago))
+    cox.Store(tmp_path, "run").close()
+
+
+@pytest.mark.usefixtures("no_locks")
+@pytest.mark.parametrize("started", ["1", "unlike any start"])
+def test_a_claim_of_an_earlier_process_with_our_own_number_is_dead(tmp_path: Path, started: str) -> None:
+    """Containers count their processes from one: the next one has the same number, on the same host."""
+    cox.Store(tmp_path, "run").close()
+    claim = layout.RunLayout(tmp_path / "run").claim_file(layout.MAIN_WRITER)
+    claim.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
+    cox.Store(tmp_path, "run").close()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_two_ranks_that_fold_at_once_lose_nothing_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (cox.Store(tmp_path, "run", rank=rank) for rank in (0, 1))
+    tables = [store.add_table("t", {"step": int}) for store in (first, second)]
+    for rank, table in enumerate(tables):
+        table.append_row({"step": 100 * rank})
+    replace, overtaken = fs.replace_file, threading.Event()
+
+    def replace_after_the_other(path: Path, *args: object, **options: object) -> None:
+        if path.name == layout.STORE_FILE and not overtaken.is_set():
+            overtaken.set()
+            tables[1].append_row({"step": 101})  # the first has read the second's journal already
+
+            def fold() -> None:
+                second._writer.fold_if_it_helps()  # type: ignore[union-attr]
+
+            other = threading.Thread(target=fold, daemon=True)
+            other.start()
+            other.join(2)  # or it waits for us, which is as good
+        replace(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fs, "replace_file", replace_after_the_other)
+    first._writer.fold_if_it_helps()  # type: ignore[union-attr]
+    assert overtaken.is_set()
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert sorted(reader["t"].df["step"]) == [0, 100, 101]
+    first.close()
+    second.close()
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert sorted(reader["t"].df["step"]) == [0, 100, 101]
+
+
+# --- Nobody waits for anybody
+
+
+def in_time(work: Callable[[], object], seconds: float = 10) -> None:
+    """Fail if `work` waits."""
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "it waits for a lock"
+    if failure:
+        raise failure[0]
+
+
+def test_readers_and_rows_wait_for_no_lock(tmp_path: Path) -> None:
+    store = cox.Store(tmp_path, "run")
+    table = store.add_table("t", {"step": int})
+    table.append_row({"step": 0})
+    store._writer.fold_at = 200  # type: ignore[union-attr]
+    lock = os.open(layout.RunLayout(tmp_path / "run").fold_lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # somebody folds, or was stopped while folding
+
+        def read() -> None:
+            with cox.Store(tmp_path, "run", mode="r") as reader, cox.CollectionReader(tmp_path) as collection:
+                assert len(reader["t"].df) == len(collection.df("t")) == table.nrows
+
+        in_time(read)
+        in_time(lambda: [table.append_row({"step": step}) for step in range(1, 100)])
+        in_time(read)
+    finally:
+        os.close(lock)
+    store.close()
+    assert workload.observe(tmp_path, "run")["t"][1] == [{"step": step} for step in range(100)]
+
+
+def test_readers_change_nothing(tmp_path: Path) -> None:
+    store = cox.Store(tmp_path, "run")
+    store.add_table("t", {"step": int}).append_row({"step": 0})
+
+    def everything() -> dict[str, tuple[int, int]]:
+        return {
+            str(path.relative_to(tmp_path)): (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in sorted(tmp_path.rglob("*"))
+        }
+
+    before = everything()
+    with cox.Store(tmp_path, "run", mode="r") as reader, cox.CollectionReader(tmp_path) as collection:
+        assert len(reader["t"].df) == len(collection.df("t")) == 1
+        assert str(reader)
+        assert collection.tables == {"t"}
+    assert everything() == before
+    store.close()
+
+
+# --- Fork
+
+FORKED = """
+    import os, signal, sys, warnings
+    import cox
+    from cox.errors import ForkError
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # that threads and fork do not mix; here they must
+
+    def refused(what):
+        try:
+            what()
+        except ForkError as error:
+            assert sys.argv[1] in str(error) and "rank=" in str(error)
+        else:
+            raise AssertionError("the parent's store was written by a child")
+
+    store = cox.Store(sys.argv[1], "run")
+    table = store.add_table("t", {"step": int, "thing": cox.PICKLE})
+    store.writer.add_scalar("before", 1.0, 0)
+    for step, how in enumerate(["exit", "_exit", "close", "own"]):
+        table.update_row({"step": step, "thing": [step]})
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # a child that hangs is killed, and its parent says so
+            refused(lambda: table.append_row({"step": 9, "thing": [9]}))
+            refused(lambda: table.update_row({"thing": [9]}))
+            refused(lambda: table.flush_row())
+            refused(lambda: table.add_column("late", int))
+            refused(lambda: store.rewind("t", 0))
+            refused(lambda: store.add_table("other", {"a": int}).append_row({"a": 1}))
+            assert table.nrows == step
+            if how == "close":
+                store.close()
+            if how == "own":
+                with cox.Store(sys.argv[1], "run", rank=1) as own:
+                    own.add_table("own", {"a": int}).append_row({"a": 1})
+            if how == "_exit":
+                os._exit(0)
+            sys.exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            table.update_row({"step": -1, "thing": None})
+            table.flush_row()
+            sys.exit(f"the child that ends by {how} ended with {status}")
+        table.flush_row()
+    table.append_row({"step": 4, "thing": [4]})
+    assert [table.get_pickle(uid) for uid in table.df["thing"]] == [[step] for step in range(5)]
+    store.writer.add_scalar("after", 1.0, 1)
+    store.close()
+    print("fine")
+"""
+
+
+def test_a_forked_child_leaves_its_parents_run_alone(run: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert run(FORKED, tmp_path)[-1] == "fine"
+    with cox.Store(tmp_path, "run", mode="r") as store:
+        assert store["t"].df["step"].tolist() == list(range(5))
+        assert store["own"].df["a"].tolist() == [1]
+    assert workload.leftovers(tmp_path / "run") == []
