@@ -165,8 +165,10 @@ def open_as_rank(folder: str, rank: int, go: str, ready: str) -> None:
         time.sleep(60)
 
 
-def open_as_sole_writer(folder: str, exp_id: str, go: str, said: str, stop: str) -> None:
+def open_as_sole_writer(folder: str, exp_id: str, go: str, said: str, stop: str, locks: bool) -> None:
     """Wait for the start and open a run. 1: it is mine, and has a row. 2: refused, and told by whom."""
+    if not locks:
+        without_locks()
     counter, started = Counter(Path(said)), Counter(Path(go))
     while not started.value:
         pass

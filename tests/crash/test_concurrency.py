@@ -15,7 +15,7 @@ import pytest
 
 import cox
 from cox.errors import RunInUseError
-from cox.storage import claims, fs, layout
+from cox.storage import claims, empty, fs, hdf5, layout
 from tests.crash import workload
 from tests.crash.children import Counter, without_locks
 from tests.crash.zygote import PATIENCE, Child, Zygote
@@ -137,7 +137,10 @@ def test_ranks_that_were_killed_come_back_all_at_once(zygote: Zygote, tmp_path: 
         ]
 
 
-def test_c24_of_many_that_open_a_new_run_at_once_one_gets_it(zygote: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", [True, False], ids=["flock", "no-flock"])
+def test_c24_of_many_that_open_a_new_run_at_once_one_gets_it(
+    zygote: Zygote, tmp_path: Path, locks: bool
+) -> None:
     processes = 6
     for turn in range(8):
         exp_id = f"run-{turn}"
@@ -251,6 +254,117 @@ def test_two_ranks_that_fold_at_once_lose_nothing_without_locks(
     second.close()
     with cox.Store(tmp_path, "run", mode="r") as reader:
         assert sorted(reader["t"].df["step"]) == [0, 100, 101]
+
+
+# --- Whoever comes in between
+
+
+def between_journals_and_store_file(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Have something happen after a reader read the journals, and before it reads the store file."""
+    is_empty, done = empty.is_empty, threading.Event()
+
+    def overtaken(path: Path) -> bool:
+        if not done.is_set():
+            done.set()
+            meanwhile()
+        return is_empty(path)
+
+    monkeypatch.setattr(empty, "is_empty", overtaken)
+
+
+def test_a_reader_overtaken_by_folds_and_rewinds_sees_one_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cox.Store(tmp_path, "run")
+    table = store.add_table("t", {"step": int})
+    for step in range(5):
+        table.append_row({"step": step})
+
+    def meanwhile() -> None:
+        store.rewind("t", 3, purge_tensorboard=False)
+        store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+        table.append_row({"step": 30})
+        store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+        table.append_row({"step": 40})
+
+    reader = cox.Store(tmp_path, "run", mode="r")
+    between_journals_and_store_file(monkeypatch, meanwhile)
+    assert reader["t"].df["step"].tolist() in ([0, 1, 2, 3, 4], [0, 1, 2, 30], [0, 1, 2, 30, 40])
+    assert reader["t"].df["step"].tolist() == [0, 1, 2, 30, 40]
+    store.close()
+
+
+def test_a_reader_overtaken_by_a_new_beginning_sees_the_new_tables_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = cox.Store(tmp_path, "run")
+    old.add_table("t", {"old": int, "both": str}).append_row({"old": 1, "both": ""})
+    reader = cox.Store(tmp_path, "run", mode="r")
+
+    def meanwhile() -> None:
+        old.close()
+        with cox.Store(tmp_path, "run", mode="w") as new:
+            new.add_table("t", {"both": str, "new": float}).append_row({"both": "x", "new": 0.5})
+
+    between_journals_and_store_file(monkeypatch, meanwhile)
+    assert reader["t"].df.to_dict("list") == {"both": ["x"], "new": [0.5]}
+
+
+def test_a_rank_that_opens_while_another_closes_leaves_its_fold_alone(
+    zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = cox.Store(tmp_path, "run", rank=0)
+    store.add_table("t", {"step": int}).append_row({"step": 0})
+    (tmp_path / "run" / ".tmp-left-by-a-kill").touch()
+    go, ready = Counter(tmp_path / "go"), Counter(tmp_path / "ready")
+    go.value = 1
+    others: list[Child] = []
+    write = hdf5.write
+
+    def write_and_be_disturbed(path: Path, *args: object, **options: object) -> None:
+        write(path, *args, **options)  # type: ignore[arg-type]
+        if not others:
+            args_ = (str(tmp_path), 1, str(tmp_path / "go"), str(tmp_path / "ready"))
+            others.append(zygote.start("tests.crash.children:open_as_rank", *args_))
+            claim = layout.RunLayout(tmp_path / "run").claim_file("rank-1")
+            wait_until(lambda: claim.exists() and claim.read_bytes())
+            deadline = time.monotonic() + 1  # it may wait for us, or sweep before it does
+            while path.exists() and not ready.value and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert path.exists(), "a file that is being written was swept away"
+
+    monkeypatch.setattr(hdf5, "write", write_and_be_disturbed)
+    try:
+        store.close()
+        assert caplog.text == ""
+        wait_until(lambda: ready.value)
+    finally:
+        end(*others)
+    monkeypatch.undo()
+    cox.Store(tmp_path, "run", rank=0).close()
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert sorted(reader["t"].df["rank"]) == [0, 1]
+    assert workload.leftovers(tmp_path / "run") == []
+
+
+def test_mode_w_beside_another_rank_hides_none_of_its_later_rows(tmp_path: Path) -> None:
+    first = cox.Store(tmp_path, "run", rank=0)
+    table = first.add_table("t", {"step": int})
+    for step in range(3):
+        table.append_row({"step": step})
+    try:
+        second = cox.Store(tmp_path, "run", rank=1, mode="w")
+    except RunInUseError:  # which says as much
+        expected = [0, 1, 2, 3]
+    else:
+        second.close()
+        expected = [3]
+    table.append_row({"step": 3})
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert reader["t"].df["step"].tolist() == expected
+    first.close()
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert reader["t"].df["step"].tolist() == expected
 
 
 # --- Nobody waits for anybody

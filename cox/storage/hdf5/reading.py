@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +48,7 @@ def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = 
             file.close()
     except (DamagedError, FormatVersionError, FileNotFoundError):
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:
         raise DamagedError(f"{path} cannot be read as a store: {error}") from error
 
 
