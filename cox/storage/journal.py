@@ -112,7 +112,8 @@ class JournalWriter:
 
     def append_rewind(self, name: str, nrows: int) -> None:
         """Drop this writer's rows of a table from number `nrows` on, whether folded or not."""
-        self._append_all([[REWIND, name, nrows]])
+        record = [REWIND, name, nrows]
+        self._append_all([record, record])  # twice: were it lost, the dropped rows would be back
 
     def sync(self) -> None:
         """Have everything that was appended survive the machine."""
