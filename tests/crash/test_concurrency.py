@@ -149,13 +149,8 @@ def test_c24_of_many_that_open_a_new_run_at_once_one_gets_it(
         children = [
             zygote.start(
                 "tests.crash.children:open_as_sole_writer",
-                *(
-                    str(tmp_path),
-                    exp_id,
-                    str(tmp_path / f"go-{turn}"),
-                    str(path),
-                    str(tmp_path / f"stop-{turn}"),
-                ),
+                *(str(tmp_path), exp_id, str(tmp_path / f"go-{turn}"), str(path)),
+                *(str(tmp_path / f"stop-{turn}"), locks),
             )
             for path in said
         ]
