@@ -15,6 +15,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── RowError              (ValueError)         a row that does not fit its table
     ├── TableNotFoundError    (KeyError)           no table of that name
     ├── RewindError           (ValueError)         a rewind to a place that does not exist
+    ├── ViewError             (ValueError)         runs that cannot be shown in TensorBoard as asked
     ├── StorageError          (OSError)            the file system refused a write
     ├── DamagedError          (OSError)            a file that cannot be read as what it is
     ├── FormatVersionError    (ValueError)         a file written by a newer cox
@@ -90,6 +91,10 @@ class TableNotFoundError(CoxError, KeyError):
 
 class RewindError(CoxError, ValueError):
     """A rewind to a place that the table does not have."""
+
+
+class ViewError(CoxError, ValueError):
+    """What was asked of `cox-tensorboard` cannot be shown."""
 
 
 class StorageError(CoxError, OSError):

@@ -1,16 +1,28 @@
-"""Scalars for TensorBoard under exactly the tags they were given.
+"""Summaries for TensorBoard, under exactly the tags they were given.
 
-`SummaryWriter.add_scalar` replaces characters: `results/f(x)` would be shown as `results/f_x_`, and two
-columns could become one curve.
+`SummaryWriter.add_scalar` and its like replace characters: `results/f(x)` would be shown as
+`results/f_x_`, and two columns could become one curve. They also write as they go, where a row is to
+reach TensorBoard whole or not at all: so summaries are made first, by `record` or as scalars, and
+written as one event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
+
+#: Of Summary.Value, for which tensorboardX has no types.
+Values = Sequence[Any]
+
+#: The `add_…` of a SummaryWriter that take a tag, a value and a step, and write nothing but a summary.
+#: Others want more (`add_pr_curve`), or make files of their own (`add_scalars`, `add_embedding`).
+SUMMARY_TYPES = ("audio", "figure", "histogram", "image", "images", "scalar", "text", "video")
+
+# no character in it is one that tensorboardX replaces
+_TAG = "tag"
 
 
 def add_scalars(writer: SummaryWriter, points: Mapping[str, float | None], step: int) -> None:
@@ -28,5 +40,56 @@ def add_scalars(writer: SummaryWriter, points: Mapping[str, float | None], step:
         for tag, value in points.items()
         if value is not None
     ]
+    add(writer, values, step)
+
+
+def add(writer: SummaryWriter, values: Values, step: int) -> None:
+    """Write summaries, all of them in one event.
+
+    Args:
+        writer: Where to.
+        values: What `record` returned.
+        step: The step of all of them.
+    """
+    from tensorboardX.proto.summary_pb2 import Summary
+
     if values:
         writer._get_file_writer().add_summary(Summary(value=values), step)
+
+
+def record(summary_type: str, tag: str, value: Any) -> Values:
+    """Make what the SummaryWriter's `add_<summary_type>(tag, value)` writes, and write nothing.
+
+    Args:
+        summary_type: One of `SUMMARY_TYPES`.
+        tag: The tag.
+        value: The value.
+
+    Raises:
+        Exception: Whatever tensorboardX raises for a value that does not suit it; a ValueError if it raises
+            nothing, and makes nothing either.
+    """
+    from tensorboardX import SummaryWriter
+
+    recorder = _Recorder()
+    writer = SummaryWriter(logdir="nowhere", write_to_disk=False)
+    writer._get_file_writer = lambda: recorder
+    getattr(writer, f"add_{summary_type}")(_TAG, value)
+    # add_images of a list makes nothing, add_video without moviepy an empty summary
+    if not recorder.values or any(made.WhichOneof("value") is None for made in recorder.values):
+        raise ValueError("tensorboardX made nothing of it, and said why on its own")
+    for made in recorder.values:
+        made.tag = tag + made.tag.removeprefix(_TAG)  # that of a text ends in /text_summary
+    return recorder.values
+
+
+class _Recorder:
+    """In place of the FileWriter of a SummaryWriter: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def add_summary(
+        self, summary: Any, global_step: int | None = None, walltime: float | None = None
+    ) -> None:
+        self.values.extend(summary.value)

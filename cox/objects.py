@@ -22,7 +22,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -134,7 +134,8 @@ def from_bytes(data: bytes, trust: Trust, where: str) -> Any:
         raise DamagedError(f"{where}: no object can be read from its {len(data)} bytes: {error}") from error
     import dill
 
-    return dill.loads(data)
+    with _rebuilding(where):
+        return dill.loads(data)
 
 
 def to_text(obj: Any) -> str:
@@ -198,7 +199,8 @@ def read_pickle(path: Path, trust: Trust, where: str) -> Any:
         import dill
 
         file.seek(0)
-        return dill.load(file)
+        with _rebuilding(where):
+            return dill.load(file)
 
 
 def write_torch(value: Any, path: Path) -> None:
@@ -251,7 +253,22 @@ def read_torch(path: Path, trust: Trust, where: str, **options: Any) -> Any:
         import dill
 
         file.seek(0)
-        return torch.load(file, weights_only=False, **{"pickle_module": dill, **options})
+        with _rebuilding(where):
+            return torch.load(file, weights_only=False, **{"pickle_module": dill, **options})
+
+
+@contextlib.contextmanager
+def _rebuilding(where: str) -> Iterator[None]:
+    """Say of which cell an object is that its own code cannot rebuild any more."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DamagedError(
+            f"{where}: the object cannot be rebuilt: {type(error).__name__}: {error}; is the code that it is "
+            "made of still there, under the same name?"
+        ) from error
 
 
 def _untrusted(refusal: Exception, file: BinaryIO | None, where: str) -> UntrustedObjectError:

@@ -15,13 +15,12 @@ import logging
 import os
 import shutil
 from collections.abc import KeysView, Mapping
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from cox import lifecycle, schema
+from cox import events, lifecycle, schema
 from cox.errors import (
     ClosedError,
     CoxError,
@@ -70,12 +69,7 @@ TENSORBOARD_DIR = layout.TENSORBOARD_DIR
 TABLE_OBJECT_DIR = layout.OBJECTS_DIR
 COX_DATA_KEY = "COX_DATA"
 
-#: Events reach the disk after this many seconds at the latest, while tensorboardX's thread lives.
-_TENSORBOARD_FLUSH = 5
-
 _log = logging.getLogger("cox")
-_writers_made = count()
-_left_alone: list[Any] = []
 
 schema_from_dict = schema.infer
 
@@ -169,7 +163,12 @@ class Store:
                 raise
             raise fs.refused(error, "cannot make the run", error.filename or self.path) from error
         if self._mode == "w":
-            self._writer.truncate()
+            try:
+                self._writer.truncate()
+            except BaseException:
+                release(self._writer)
+                self._writer = None
+                raise
         for name, state in self._writer.tables.items():
             if state.in_run:
                 self._tables[name] = Table(self, name, state.schema, state)
@@ -302,29 +301,34 @@ class Store:
         Args:
             table_name: The table.
             update_dict: Column names to values.
-            summary_type: Which `add_…` of the SummaryWriter takes them.
+            summary_type: Which `add_…` of the SummaryWriter takes them: 'scalar', 'histogram', 'text',
+                'image', 'images', 'figure', 'audio' or 'video'. A missing value is not shown.
 
         Raises:
-            RowError: A column is unknown, or a value cannot be converted, or is no scalar. Neither the table
-                nor TensorBoard got anything.
+            RowError: A column or the summary type is unknown, or a value cannot be converted, or cannot be
+                shown so. Neither the table nor TensorBoard got anything, of the other columns either.
         """
         table = self.get_table(table_name)
-        add = getattr(self.tensorboard, f"add_{summary_type}", None)
-        if add is None:
-            known = sorted(name[4:] for name in dir(self.tensorboard) if name.startswith("add_"))
-            raise RowError(f"summary_type={summary_type!r}: TensorBoard has {known}")
+        if summary_type not in events.SUMMARY_TYPES:
+            raise RowError(
+                f"summary_type={summary_type!r}: choose one of {list(events.SUMMARY_TYPES)}; for anything "
+                "else, call the method of store.tensorboard, and update_row for the table"
+            )
         with table._prepared(update_dict) as cells:
             if summary_type == "scalar":
-                from cox import events
-
                 points = {
                     f"{table_name}/{name}": _scalar(table, name, value, cells)
                     for name, value in update_dict.items()
                 }
                 events.add_scalars(self.tensorboard, points, table.nrows)
             else:
-                for name, value in update_dict.items():
-                    add(f"{table_name}/{name}", value, table.nrows)
+                made = [
+                    summary
+                    for name, value in update_dict.items()
+                    if cells[name] is not None
+                    for summary in _summaries(table, name, value, summary_type)
+                ]
+                events.add(self.tensorboard, made, table.nrows)
 
     # --- Copies and the end
 
@@ -373,11 +377,8 @@ class Store:
             return
         self._closed = True
         lifecycle.unregister(self)
-        if self._writer is not None and self._writer.forked:
-            _left_alone.append(self._tensorboard)  # its buffers are the parent's to write
-            return
         self._close_tensorboard()
-        if self._writer is None:
+        if self._writer is None or self._writer.forked:
             return
         pending = {table.name: list(table._working) for table in self._tables.values() if table._working}
         for table in self._tables.values():
@@ -471,15 +472,9 @@ class Store:
 
     def _make_tensorboard(self, *, purge_step: int | None = None) -> SummaryWriter:
         self._writing()
-        from tensorboardX import SummaryWriter
+        from cox.eventfile import RunSummaryWriter
 
-        # the suffix keeps two writers of the same second from the same file
-        return SummaryWriter(
-            logdir=self.tb_dir,
-            purge_step=purge_step,
-            flush_secs=_TENSORBOARD_FLUSH,
-            filename_suffix=f".{os.getpid()}.{next(_writers_made)}",
-        )
+        return RunSummaryWriter(self.tb_dir, purge_step=purge_step)
 
     def _close_tensorboard(self) -> None:
         if self._tensorboard is not None:
@@ -495,10 +490,22 @@ def _scalar(table: Table, name: str, value: Any, cells: Mapping[str, Any]) -> fl
     number = schema.infer({name: value})[name]
     try:
         return float(value) if number in (float, int, bool, str) else float(value.item())
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise RowError(
-            f"table {table.name!r}, column {name!r}: {value!r} is no scalar for TensorBoard; use update_row "
-            "for it, or another summary_type"
+            f"table {table.name!r}, column {name!r}: {schema.shown(value)} is no scalar for TensorBoard; use "
+            "update_row for it, or another summary_type"
+        ) from error
+
+
+def _summaries(table: Table, name: str, value: Any, summary_type: str) -> events.Values:
+    """What TensorBoard gets of a value that is to be shown as anything but a scalar."""
+    try:
+        return events.record(summary_type, f"{table.name}/{name}", value)
+    except Exception as error:
+        raise RowError(
+            f"table {table.name!r}, column {name!r}: TensorBoard cannot show a value of type "
+            f"{type(value).__qualname__} as {summary_type!r} ({type(error).__name__}: {error}); use "
+            "update_row for it, or another summary_type"
         ) from error
 
 

@@ -1,8 +1,9 @@
 """Who may write a run: one claim file for each writer.
 
-A claim is held by an advisory lock for as long as its process lives, so that a killed process gives
-it up by dying. Where the file system has no locks, or another host holds the claim, the file itself
-says who holds it (host, pid, when that process started), and its modification time is the heartbeat.
+A claim is held by an exclusive advisory lock for as long as its process lives, so that a killed process
+gives it up by dying. Whoever only looks, or keeps others from taking it, has a shared lock: that is never
+taken for the holder's. Where the file system has no locks, or another host holds the claim, the file
+itself says who holds it (host, pid, when that process started), and its modification time is the heartbeat.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
+import random
 import socket
 import tempfile
 import time
@@ -28,8 +31,10 @@ STALE_AFTER = 90.0
 
 #: How long to wait for a lock that somebody holds for a moment, in seconds.
 PATIENCE = 60.0
-#: How many times to look again at a claim that is held without a name, 50 ms apart.
-_BORROWED_FOR = 100
+#: How long a claim that nobody holds is waited for while others look at it or borrow it, in seconds.
+_BORROWED_FOR = 10.0
+#: How long the name of a holder that is just starting is waited for, in seconds.
+_NAMELESS_FOR = 0.5
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
@@ -73,13 +78,21 @@ class Claim:
             self._fd = -1
 
     def _take(self, what: str) -> None:
-        locked, holder = _try_lock(self._fd), _holder(self._fd)
-        for _ in range(_BORROWED_FOR):
-            if locked is not False or holder:
-                break
-            time.sleep(0.05)  # nobody's name is on it: a fold of another writer borrows it for a moment
-            locked, holder = _try_lock(self._fd), _holder(self._fd)
-        if locked is False or (holder and _lives(holder, self.path, locked=locked is True)):
+        locked = _lock_unless_held(self._fd)
+        if locked is None:
+            holder = _take_by_name(self.path)
+            if not holder:
+                os.close(self._fd)  # of the file that was there before
+                self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+                return
+        else:
+            holder = _holder(self._fd)
+        if locked is False:
+            deadline = time.monotonic() + _NAMELESS_FOR
+            while not holder and time.monotonic() < deadline:
+                time.sleep(0.005)
+                holder = _holder(self._fd)
+        if not locked or _lives(holder, self.path, locked=True):
             who = (
                 f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
                 if holder
@@ -95,10 +108,10 @@ class Claim:
         fs.write_at(self._fd, json.dumps(_self()).encode(), 0)
 
 
-def _try_lock(fd: int) -> bool | None:
+def _try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Whether the lock was got; None where there are no locks."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -108,16 +121,70 @@ def _try_lock(fd: int) -> bool | None:
     return True
 
 
-def _holder(fd: int) -> dict[str, Any]:
+def _lock_unless_held(fd: int) -> bool | None:
+    """Take the exclusive lock; waits for those who only look, and not for a holder. As `_try_lock`."""
+    deadline = time.monotonic() + _BORROWED_FOR
+    while True:
+        locked = _try_lock(fd)
+        if locked is not False or time.monotonic() > deadline:
+            return locked
+        if not _try_lock(fd, fcntl.LOCK_SH):
+            return False  # somebody has it exclusively
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0.001, 0.02))  # uneven, for our own look is in the way of others
+
+
+def _take_by_name(path: Path) -> dict[str, Any]:
+    """Become the holder where there are no locks. Returns the living one that is in the way, if any.
+
+    Of all who find the same dead claim, one gets to make the file that is named after its content, the
+    heir; that one replaces the claim, if it is still the same. A dead heir has an heir in turn.
+    """
+    own = json.dumps(_self()).encode()
+    while True:
+        found = said = _content(path)
+        at, heirs = path, list[Path]()
+        while not _lives(_parsed(said), at, locked=False):
+            digest = hashlib.sha256(said).hexdigest()[:16]
+            at = path.with_name(f"{layout.TEMPORARY_PREFIX}{path.stem}-{digest}")
+            heirs.append(at)
+            if not fs.create_once(at, own):
+                said = _content(at)
+                continue
+            if _content(path) != found:  # somebody was faster, and removed the heir of then
+                fs.unlink(at)
+                break
+            fs.replace_bytes(path, own)
+            for heir in heirs:
+                fs.unlink(heir)
+            return {}
+        else:
+            return _parsed(said)
+
+
+def _content(path: Path) -> bytes:
     try:
-        holder = json.loads(os.pread(fd, 4096, 0) or b"{}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        holder = json.loads(content or b"{}")
     except ValueError:  # cut short by its writer's death
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
+def _holder(fd: int) -> dict[str, Any]:
+    return _parsed(os.pread(fd, 4096, 0))
+
+
 def _lives(holder: dict[str, Any], path: Path, *, locked: bool) -> bool:
     """Whether the process that a claim names is alive, as far as can be told from here."""
+    if not holder:
+        return False
     if holder.get("host") == socket.gethostname():
         if locked:
             return False  # its process would hold the lock
@@ -125,7 +192,10 @@ def _lives(holder: dict[str, Any], path: Path, *, locked: bool) -> bool:
         started = _start_of(pid) if isinstance(pid, int) else None
         return started is not None and started == holder.get("started")
     # A lock may reach no further than its host. The clock to compare with is the file system's own.
-    return _now_at(path.parent) - path.stat().st_mtime < STALE_AFTER
+    try:
+        return _now_at(path.parent) - path.stat().st_mtime < STALE_AFTER
+    except FileNotFoundError:  # given up meanwhile
+        return False
 
 
 def _now_at(directory: Path) -> float:
@@ -164,20 +234,21 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def borrowed(path: Path) -> Iterator[None]:
-    """Keep a claim that nobody holds from being taken while the block runs.
+    """Keep a claim that nobody holds from being taken while the block runs. Others may borrow it too.
 
     Raises:
-        RunInUseError: Somebody holds it.
+        RunInUseError: Somebody holds it. Names its pid and host.
     """
     try:
-        fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         yield
         return
     try:
-        locked, holder = _try_lock(fd), _holder(fd)
-        if locked is False or (holder and _lives(holder, path, locked=locked is True)):
-            raise RunInUseError(errno.EBUSY, "the claim is held", os.fspath(path))
+        locked, holder = _try_lock(fd, fcntl.LOCK_SH), _holder(fd)
+        if locked is False or _lives(holder, path, locked=locked is True):
+            who = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
+            raise RunInUseError(errno.EBUSY, f"{who} writes as {path.stem}", os.fspath(path))
         yield
     finally:
         os.close(fd)
@@ -200,7 +271,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         deadline = time.monotonic() + patience
         while True:
             locked = _try_lock(fd)
-            if locked or (locked is None and _make_mark(mark)):
+            if locked or (locked is None and not _take_by_name(mark)):
                 break
             if time.monotonic() >= deadline:
                 raise BlockingIOError(errno.EAGAIN, "another process is at it", os.fspath(path))
@@ -212,17 +283,6 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
                 fs.unlink(mark)
     finally:
         os.close(fd)
-
-
-def _make_mark(mark: Path) -> bool:
-    """Make the file that stands for a lock, unless a living process has it."""
-    if fs.create_once(mark, json.dumps(_self()).encode()):
-        return True
-    with contextlib.suppress(OSError, ValueError):  # it may go at any moment
-        holder = json.loads(mark.read_bytes())
-        if not _lives(holder, mark, locked=False):
-            fs.unlink(mark)
-    return False
 
 
 def _self() -> dict[str, Any]:

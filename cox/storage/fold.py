@@ -40,33 +40,59 @@ def fold(
         OSError: The new file could not be written; the run is as it was.
     """
     with claims.exclusive(run.fold_lock, patience=patience):
-        now = snapshot.read(run)
-        for sentence in now.damage:
-            _log.warning("run %s: %s", run.root, sentence)
-        if now.damage:
-            _keep_damaged(run, now.journals)
-        _log_torn(run, now.journals, owner)
-        if any(log.records or log.damage for log in now.journals):
-            if durable:
-                _sync_objects(run)
-            now.content.folded_bytes += sum(log.size for log in now.journals)
-            _settle(now.content)
-            old = run.store_file
-            fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
-        for log in now.journals:
-            _remove(run, log, owner)
-        return now
+        return fold_locked(run, owner=owner, durable=durable)
 
 
-def empty_run(run: layout.RunLayout, *, owner: str) -> None:
-    """Have a run hold no rows: a new store file says that all there is in the journals is in it."""
-    with claims.exclusive(run.fold_lock):
-        now = snapshot.read(run, rows=False)
-        writers = {name: {"seq": writer["seq"], "rows": {}} for name, writer in now.content.writers.items()}
-        content = hdf5.StoreFile(writers=writers)
+def fold_locked(
+    run: layout.RunLayout, *, owner: str | None = None, durable: bool = True
+) -> snapshot.Snapshot:
+    """As `fold`, for who holds the fold's lock already."""
+    now = snapshot.read(run)
+    for sentence in now.damage:
+        _log.warning("run %s: %s", run.root, sentence)
+    if now.damage:
+        _keep_damaged(run, now.journals)
+    _log_torn(run, now.journals, owner)
+    if any(log.records or log.damage for log in now.journals):
+        if durable:
+            _sync_objects(run)
+        now.content.folded_bytes += sum(log.size for log in now.journals)
+        _settle(now.content)
+        old = run.store_file
+        fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
+    for log in now.journals:
+        _remove(run, log, owner)
+    return now
+
+
+def empty_run(run: layout.RunLayout, *, owner: str) -> bool:
+    """Have a run hold no rows but those of other writers who are at it.
+
+    The new store file says that whatever there is in the journals is in it.
+
+    Returns:
+        Whether it holds none at all.
+    """
+    with claims.exclusive(run.fold_lock), contextlib.ExitStack() as borrowed:
+        live = set()
+        for path in run.claims_dir.glob("*.json"):
+            try:
+                if path.stem != owner:
+                    borrowed.enter_context(claims.borrowed(path))
+            except RunInUseError:
+                live.add(path.stem)
+        now = snapshot.read(run, rows=bool(live))
+        content = now.content
+        if live:
+            now.drop_rows(name for name in content.writers if name not in live)
+            _settle(content)
+        else:
+            writers = {name: {"seq": writer["seq"], "rows": {}} for name, writer in content.writers.items()}
+            content = hdf5.StoreFile(writers=writers)
         fs.replace_file(run.store_file, lambda path: hdf5.write(path, content), durable=True)
         for log in now.journals:
             _remove(run, log, owner)
+        return not live
 
 
 def _settle(content: hdf5.StoreFile) -> None:

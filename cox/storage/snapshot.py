@@ -16,7 +16,7 @@ import numpy as np
 
 from cox.errors import DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import Column, Schema
-from cox.storage import empty, hdf5, journal, layout
+from cox.storage import empty, hdf5, journal, layout, runinfo
 from cox.storage.columns import Part, TableData, mask_of, part_from_rows, values_of
 
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
@@ -47,6 +47,14 @@ class Snapshot:
         for sentence in self.damage:
             warn(f"run {run}: {sentence}", DamageWarning)
 
+    def drop_rows(self, writers: Iterable[str]) -> None:
+        """Drop all rows of some writers. What they are to write next counts from their records so far."""
+        for writer in list(writers):
+            state = self.content.writers[writer]
+            for name, rows in state["rows"].items():
+                _cut(self.content, name, writer, 0, gone=rows)
+            state["rows"] = {}
+
 
 def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bool = True) -> Snapshot:
     """Read a run.
@@ -61,6 +69,7 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
         DamagedError: The store file cannot be read.
         FormatVersionError: A newer cox wrote it.
     """
+    runinfo.read(run)  # a newer format is refused before anything is taken for an older one
     journals = journal.read_journals(run.journal_dir)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
@@ -73,10 +82,30 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
         if not journals:
             raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
         content = hdf5.StoreFile()
+    return replay(content, journals, tables=tables, rows=rows)
+
+
+def replay(
+    content: hdf5.StoreFile,
+    journals: list[journal.Journal],
+    *,
+    tables: Iterable[str] | None = None,
+    rows: bool = True,
+) -> Snapshot:
+    """Apply journals to what a store file holds, or to what is left of it. Changes `content`."""
     snapshot = Snapshot(content, journals)
     if journals:
         _Replay(snapshot, None if tables is None else frozenset(tables), rows=rows).run()
     return snapshot
+
+
+def recount(content: hdf5.StoreFile) -> None:
+    """Count the rows of each writer anew, where some of those in the store file are lost."""
+    for writer, state in content.writers.items():
+        for name in state["rows"]:
+            table = content.tables.get(name)
+            own = [] if table is None else _own_in(table, writer, content.writers)
+            state["rows"][name] = sum(int(mask.sum()) for mask in own)
 
 
 def own_rows(content: hdf5.StoreFile, writer: str) -> dict[str, int]:
@@ -137,7 +166,7 @@ class _Replay:
                     name, keep = record[2], int(record[3])
                     _drop_pending(pending, name, keep)
                     if keep < settled.get(name, 0):
-                        self._cut(name, log.writer, keep, gone=settled[name] - keep)
+                        _cut(self._content, name, log.writer, keep, gone=settled[name] - keep)
                         settled[name] = keep
                     state["rows"][name] = keep
                 if fresh:
@@ -149,9 +178,12 @@ class _Replay:
         if lost:
             self._damaged(log, f"{lost} records are lost")
         state["seq"] = expected
+        # counted anew, for lost rows were counted too: whoever opens the run next counts what there is
+        state["rows"].update({name: settled.get(name, 0) for name in state["rows"]})
         for table in pending.values():
             if table.rows or table.name in self._content.tables:
                 self._merge(table, log)
+            state["rows"][table.name] = state["rows"].get(table.name, 0) + len(table.rows)
 
     def _damaged(self, log: journal.Journal, sentence: str) -> None:
         self._snapshot.damage.append(f"journal {log.path.name}: {sentence}")
@@ -166,19 +198,6 @@ class _Replay:
             _drop_pending(pending, table.name, number)
         rows[table.name] = number + 1
         table.rows.append(record)
-
-    def _cut(self, name: str, writer: str, keep: int, *, gone: int) -> None:
-        """Drop a writer's rows of a table but the first `keep`, which are `gone` fewer than there were."""
-        table = self._content.tables.get(name)
-        if table is None:
-            return
-        self._content.nrows[name] -= gone
-        rank, left, parts = layout.rank_of(writer), keep, []
-        for part in table.parts:
-            own = _rows_of(part, table.schema, rank)
-            parts.append(part.take(~own | (np.cumsum(own) <= left)))
-            left -= min(left, int(own.sum()))
-        table.parts = [part for part in parts if part.nrows]
 
     def _merge(self, table: _Pending, log: journal.Journal) -> None:
         """Put a journal's rows behind those of the table so far."""
@@ -230,19 +249,44 @@ def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:
             table.rows = [record for record in table.rows if record[3] < keep]
 
 
-def _rows_of(part: Part, schema: Schema, rank: int | None) -> Any:
+def _cut(content: hdf5.StoreFile, name: str, writer: str, keep: int, *, gone: int) -> None:
+    """Drop a writer's rows of a table but the first `keep`, which are `gone` fewer than there were."""
+    table = content.tables.get(name)
+    if table is None:
+        return
+    content.nrows[name] -= gone
+    own_in_parts = _own_in(table, writer, content.writers)
+    there = sum(int(own.sum()) for own in own_in_parts)
+    # of a damaged file rows may be lost, nobody knows which: better one more goes than one comes back
+    left, parts = max(0, min(keep, there - gone)), []
+    for part, own in zip(table.parts, own_in_parts, strict=True):
+        parts.append(part.take(~own | (np.cumsum(own) <= left)))
+        left -= min(left, int(own.sum()))
+    table.parts = [part for part in parts if part.nrows]
+
+
+def _own_in(table: TableData, writer: str, writers: Iterable[str]) -> list[Any]:
+    """For each part of a table, which of its rows a writer wrote."""
+    return [_rows_of(part, table.schema, writer, writers) for part in table.parts]
+
+
+def _rows_of(part: Part, schema: Schema, writer: str, writers: Iterable[str]) -> Any:
     """Which of a part's rows a writer wrote: a boolean array of shape (nrows,)."""
-    if schema.get(layout.RANK_COLUMN) != _RANK or layout.RANK_COLUMN not in part.values:
+    rank = layout.rank_of(writer)
+    # a run that never had ranks may have a column of that very name and type all the same
+    ranked = schema.get(layout.RANK_COLUMN) == _RANK and any(name != layout.MAIN_WRITER for name in writers)
+    if not ranked or layout.RANK_COLUMN not in part.values:
         return np.full(part.nrows, rank is None)
     missing = mask_of(part, layout.RANK_COLUMN)
     return missing if rank is None else ~missing & (part.values[layout.RANK_COLUMN] == rank)
 
 
 def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
-    """The columns of both, `rank` last.
+    """The columns of both, the writers' `rank` last.
 
     Writers that disagree about a column's type get the wider one: numbers as float, else text.
     """
+    columns = list(columns)
     merged = {column.name: column for column in old}
     for column in columns:
         known = merged.get(column.name, column)
@@ -251,7 +295,9 @@ def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
             numbers = {"int", "float", "bool"}
             kind = "float" if {known.kind, column.kind} <= numbers else "str"
         merged[column.name] = Column(column.name, kind, known.nullable or column.nullable)
-    if merged.get(layout.RANK_COLUMN) == _RANK:
+    # not last where it is declared: then it is a column of the user's own
+    stays = any(column.name == layout.RANK_COLUMN for column in columns[:-1])
+    if merged.get(layout.RANK_COLUMN) == _RANK and not stays:
         merged[layout.RANK_COLUMN] = merged.pop(layout.RANK_COLUMN)
     made = Schema(merged.values())
     return old if made == old else made

@@ -230,7 +230,7 @@ class RunWriter:
 
     def fold_if_it_helps(self) -> None:
         """Fold a grown journal. What goes wrong is logged: the rows are safe where they are."""
-        from cox.storage import fold
+        from cox.storage import fold, snapshot
 
         with self.lock:
             try:
@@ -243,8 +243,10 @@ class RunWriter:
                 self.fold_at = self.journal.size + FOLD_AT
                 return
             self.journal.close()
+            own = snapshot.own_rows(now.content, self.name)
             for table in self.tables.values():
                 table.id, table.encode = -1, rowcode.never
+                table.nrows = own.get(table.name, 0)  # fewer, if the disk lost some
             self.fold_at = max(FOLD_AT, now.content.folded_bytes)
 
     @property
@@ -268,32 +270,39 @@ class RunWriter:
             if self._gone is not None:
                 return
             self._gone = ClosedError(f"the store of run {self.run.root} is closed: open it again to go on")
-            folded = self.journal.path is None and not self._journals_left()
             with contextlib.suppress(OSError):
                 self.journal.sync()
             self.journal.close()
-            self._claim.release()
             try:
-                if not folded and not self._others_live():
-                    fold.fold(self.run)
-                runinfo.mark_ended(self.run, self._error)
+                # the lock before the claim: whoever takes the claim then leaves our unfinished files alone,
+                # and of several that leave at once the last one sees nobody else and folds
+                with claims.exclusive(self.run.fold_lock):
+                    self._claim.release()
+                    if self._journals_left() and not self._others_live():
+                        fold.fold_locked(self.run)
+                    runinfo.mark_ended(self.run, self._error)
             except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
                 _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
+            finally:
+                self._claim.release()
 
     def truncate(self) -> None:
-        """Begin the run's tables anew: mode='w'."""
+        """Begin anew: mode='w'. Only the rows of other ranks that write the run at this moment stay."""
         from cox.storage import fold
 
         with self.lock:
             self._check_usable()
             with _explained(self.run.root, "cannot empty the run"):
-                fold.empty_run(self.run, owner=self.name)
-            self.journal.close()
-            for table in self.tables.values():
-                table.id, table.encode = -1, rowcode.never
-            self.tables.clear()
-            shutil.rmtree(self.run.objects_dir, ignore_errors=True)
-            fs.make_directories(self.run.objects_dir)
+                emptied = fold.empty_run(self.run, owner=self.name)
+                self.journal.close()
+                for table in self.tables.values():
+                    table.id, table.encode = -1, rowcode.never
+                self.tables.clear()
+                if emptied:
+                    shutil.rmtree(self.run.objects_dir, ignore_errors=True)
+                    fs.make_directories(self.run.objects_dir)
+                else:
+                    self._learn_tables()
 
     def abandon(self) -> None:
         """Let go of everything and touch nothing: for the copy in a forked child."""
@@ -310,13 +319,19 @@ class RunWriter:
         self._sweep()
         if empty.is_empty(self.run.store_file) and not self._journals_left():
             return 0
-        from cox.storage import fold, snapshot
+        from cox.storage import fold
 
         if self._journals_left() and not self._others_live():
             try:
                 fold.fold(self.run, owner=self.name)
             except OSError as error:
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
+        return self._learn_tables()
+
+    def _learn_tables(self) -> int:
+        """Learn which tables the run has. Returns the next sequence number."""
+        from cox.storage import snapshot
+
         now = snapshot.read(self.run, rows=False)
         own = snapshot.own_rows(now.content, self.name)
         for name, table in now.tables.items():
@@ -328,11 +343,15 @@ class RunWriter:
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a writer that was killed."""
-        if self._others_live():
-            return
-        for directory in (self.run.root, self.run.meta_dir, self.run.objects_dir):
-            for path in directory.glob(f"{layout.TEMPORARY_PREFIX}*"):
-                fs.unlink(path)
+        places = (self.run.root, self.run.meta_dir, self.run.objects_dir)
+        try:
+            with claims.exclusive(self.run.fold_lock, patience=0):
+                found = [path for place in places for path in place.glob(f"{layout.TEMPORARY_PREFIX}*")]
+                # asked after they were found: who came since has none of them
+                for path in [] if not found or self._others_live() else found:
+                    fs.unlink(path)
+        except BlockingIOError:
+            return  # somebody folds, and they may be theirs
 
     def _journals_left(self) -> bool:
         try:
@@ -391,10 +410,13 @@ def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWr
     """The writer of a run, shared by all who open it in this process. Each calls `release` once."""
     with _open_lock:
         writer = _open.get((run.root, rank))
-        if writer is None or writer._gone is not None:
-            writer = RunWriter(run, rank, sync=sync)
-            _open[run.root, rank] = writer
-        writer.users += 1
+        if writer is not None and writer.users > 0:
+            writer.users += 1
+            return writer
+        if writer is not None:
+            writer.close()  # or another thread is at it: its lock is waited for
+        writer = _open[run.root, rank] = RunWriter(run, rank, sync=sync)
+        writer.users = 1
         return writer
 
 
@@ -403,10 +425,11 @@ def release(writer: RunWriter) -> None:
     with _open_lock:
         writer.users -= 1
         last = writer.users <= 0
-        if last:
-            _open.pop((writer.run.root, writer.rank), None)
     if last:
-        writer.close()
+        writer.close()  # outside the lock: opening and closing other runs goes on
+        with _open_lock:
+            if _open.get((writer.run.root, writer.rank)) is writer:
+                del _open[writer.run.root, writer.rank]
 
 
 def forget_all() -> None:

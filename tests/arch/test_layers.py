@@ -32,10 +32,11 @@ FLOORS: list[set[str]] = [
     {"cox.storage"},
     {"cox.signing"},
     {"cox.objects"},
-    {"cox.frames", "cox.events", "cox.lifecycle", "cox.utils", "cox.savers"},
+    {"cox.frames", "cox.eventfile", "cox.events", "cox.lifecycle", "cox.utils", "cox.savers"},
     {"cox.table"},
     {"cox.store", "cox.executors"},
     {"cox.readers", "cox.collection"},  # beside the store as readers go, but `stores` are Stores
+    {"cox.view"},
     {"cox.tensorboard_view"},
     {"cox.experiments"},
     {"cox.plans", "cox.sweeps", "cox.manager", "cox.report"},
@@ -47,7 +48,7 @@ FLOORS: list[set[str]] = [
 DOORS: dict[str, set[str]] = {
     "dill": {"cox.objects"},
     "torch": {"cox.objects", "cox.savers"},
-    "tensorboardX": {"cox.store", "cox.events"},
+    "tensorboardX": {"cox.eventfile", "cox.events"},
     "h5py": {"cox.storage.hdf5"},
     "tables": set(),
     "fcntl": {"cox.storage.claims"},

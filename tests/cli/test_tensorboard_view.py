@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import re
 import signal
@@ -12,10 +11,7 @@ import subprocess
 import sys
 import time
 import unicodedata
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,126 +24,10 @@ from cox import tensorboard_view
 from cox.errors import CollectionWarning
 from cox.store import OBJECT, PICKLE, Store
 from cox.tensorboard_view import ViewError, links, main
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-
-@contextlib.contextmanager
-def no_signal_ignored() -> Iterator[None]:
-    """What is started in here heeds all signals, also where the tests run under nohup."""
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Viewer:
-    """`cox-tensorboard` in a process of its own, with a directory of its own for temporary files."""
-
-    def __init__(self, tmp_path: Path, *arguments: str | os.PathLike[str]) -> None:
-        self.temporary = tmp_path / "temporary files"
-        self.temporary.mkdir(exist_ok=True)
-        self._said = tmp_path / "said"
-        self._complained = tmp_path / "complained"
-        with no_signal_ignored(), self._said.open("wb") as stdout, self._complained.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cox.tensorboard_view", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=tmp_path,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary)},
-                start_new_session=True,  # its own process group, as a shell would give it
-            )
-
-    def __enter__(self) -> Viewer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # the directory of links is an argument of all the processes that may be left
-        for pid in [self.process.pid, *self.server_processes()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
-
-    @property
-    def said(self) -> str:
-        return self._said.read_text(encoding="utf-8")
-
-    @property
-    def complained(self) -> str:
-        return self._complained.read_text(encoding="utf-8")
-
-    def until(self, look: Callable[[], Any], what: str) -> Any:
-        """What `look` returns, as soon as that is something."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if (seen := look()) is not None:
-                return seen
-            if self.process.poll() is not None:
-                pytest.fail(
-                    f"ended with {self.process.returncode} before {what}\n{self.said}{self.complained}"
-                )
-            time.sleep(0.05)
-        return pytest.fail(f"waited in vain for {what}\n{self.said}{self.complained}")
-
-    def url(self) -> str:
-        """Where the server says that it is."""
-        match = self.until(
-            lambda: re.search(r"at (http://\S+:\d+)/", self.complained), "the server's address"
-        )
-        return str(match[1])
-
-    def get(self, path: str, **query: str) -> Any:
-        """What the server answers; None while it has no answer."""
-        address = f"{self.url()}{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
-                return json.load(answer)
-        except (urllib.error.URLError, ConnectionError):
-            return None
-
-    def runs(self, expected: int) -> list[str]:
-        """What TensorBoard shows, sorted, as soon as it shows as many."""
-
-        def look() -> list[str] | None:
-            shown = self.get("/data/runs")
-            return sorted(shown) if shown is not None and len(shown) >= expected else None
-
-        return list(self.until(look, f"{expected} runs"))
-
-    def scalars(self, run: str, tag: str, expected: int) -> list[tuple[int, float]]:
-        """The steps and values of a curve, as soon as it has so many."""
-
-        def look() -> list[tuple[int, float]] | None:
-            points = self.get("/data/plugin/scalars/scalars", run=run, tag=tag)
-            return [(step, value) for _, step, value in points] if len(points or ()) >= expected else None
-
-        return list(self.until(look, f"{expected} points of {tag} of {run}"))
-
-    def end(self) -> int:
-        return self.process.wait(PATIENCE)
-
-    def server_processes(self) -> list[int]:
-        """TensorBoard, and its data server: whatever has the directory of links among its arguments."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                arguments = process.joinpath("cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"cox-tensorboard-" in arguments and os.fsencode(self.temporary) in arguments:
-                found.append(int(process.name))
-        return found
-
-    def nothing_is_left(self) -> None:
-        assert self.server_processes() == []
-        # TensorBoard keeps a folder for the descriptions of running servers; there must be none in it
-        assert [path.name for path in self.temporary.rglob("*") if path.name != ".tensorboard-info"] == []
+from cox.view import names
+from cox.view.linkdir import LinkDirectory
+from tests.conftest import PATIENCE, ROOT
+from tests.viewer import SIGNALS, Viewer
 
 
 def make_run(out: Path, exp_id: str, values: Mapping[str, Any], **options: Any) -> Path:
@@ -471,17 +351,14 @@ _odd = st.text(st.characters() | st.sampled_from("/\0-. ()12\x1b\ud800"), max_si
 def test_any_name_is_safe_readable_and_distinct(pairs: list[tuple[str, str]]) -> None:
     taken: list[str] = []
     for prefix, exp_id in pairs:
-        made = tensorboard_view._names(prefix, exp_id)
+        made = names.candidates(prefix, exp_id)
         name = next(name for name in made if name not in taken)
         assert 0 < len(name.encode()) <= 255  # encode: no lone surrogates
         assert name not in (".", "..")
         assert "/" not in name
         assert not {unicodedata.category(character) for character in name} & {"Cc", "Cs", "Zl", "Zp"}
         whole = f"{prefix}-{exp_id}"
-        if (
-            name == next(tensorboard_view._names(prefix, exp_id))
-            and len(whole.encode("utf-8", "replace")) <= 255
-        ):
+        if name == next(names.candidates(prefix, exp_id)) and len(whole.encode("utf-8", "replace")) <= 255:
             assert len(name) == len(whole)
             assert all(made in (given, "_") for made, given in zip(name, whole, strict=True))
         taken.append(name)
@@ -616,25 +493,27 @@ def test_links_go_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     target.mkdir()
     (target / "kept").touch()
     targets = {"a": target, "b": tmp_path / "missing"}
-    with contextlib.suppress(KeyError), tensorboard_view._directory_of(targets) as made:
-        assert {path.name: path.readlink() for path in made.iterdir()} == targets
+    with contextlib.suppress(KeyError), LinkDirectory() as directory:
+        for name, leads_to in targets.items():
+            directory.add(name, leads_to)
+        assert {path.name: path.readlink() for path in directory.path.iterdir()} == targets
         raise KeyError
     assert [path.name for path in tmp_path.rglob("*")] == ["target", "kept"]
 
 
 PROGRAM = """
 import os, signal, sys, time
-from cox import tensorboard_view
+from cox.view import server
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-tensorboard_view._GRACE = float(sys.argv[1])
+server.GRACE = float(sys.argv[1])
 command = [sys.executable, "-u", "-c", sys.argv[2]]
-with tensorboard_view._signals_to((server := tensorboard_view._Server()).stop):
+with server.signals_to((program := server.Server()).stop):
     if len(sys.argv) > 3:  # before there is a process
         os.kill(os.getpid(), signal.SIGTERM)
     print(os.getpid())
-    status = server.run(command)
+    status = program.run(command)
 assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 print("status", status)
@@ -694,9 +573,9 @@ def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
     # as under nohup, or for what a shell started in the background
     code = """
 import os, signal
-from cox import tensorboard_view
+from cox.view import server
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-with tensorboard_view._signals_to(tensorboard_view._Server().stop):
+with server.signals_to(server.Server().stop):
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert callable(signal.getsignal(signal.SIGTERM))
 """

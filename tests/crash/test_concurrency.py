@@ -342,24 +342,45 @@ def test_a_rank_that_opens_while_another_closes_leaves_its_fold_alone(
     assert workload.leftovers(tmp_path / "run") == []
 
 
-def test_mode_w_beside_another_rank_hides_none_of_its_later_rows(tmp_path: Path) -> None:
-    first = cox.Store(tmp_path, "run", rank=0)
-    table = first.add_table("t", {"step": int})
-    for step in range(3):
-        table.append_row({"step": step})
-    try:
-        second = cox.Store(tmp_path, "run", rank=1, mode="w")
-    except RunInUseError:  # which says as much
-        expected = [0, 1, 2, 3]
-    else:
-        second.close()
-        expected = [3]
-    table.append_row({"step": 3})
-    with cox.Store(tmp_path, "run", mode="r") as reader:
-        assert reader["t"].df["step"].tolist() == expected
-    first.close()
-    with cox.Store(tmp_path, "run", mode="r") as reader:
-        assert reader["t"].df["step"].tolist() == expected
+def test_mode_w_beside_another_rank_drops_none_of_its_rows(tmp_path: Path) -> None:
+    for rank in (0, 1, 2):
+        with cox.Store(tmp_path, "run", rank=rank) as store:
+            store.add_table("t", {"step": int, "what": cox.PICKLE}).append_row({"step": rank, "what": rank})
+    live = cox.Store(tmp_path, "run", rank=0)
+    table = live["t"]
+    table.append_row({"step": 10, "what": 10})
+    anew = cox.Store(tmp_path, "run", rank=1, mode="w")
+    table.append_row({"step": 20, "what": 20})
+    assert anew["t"].nrows == 0
+    anew["t"].append_row({"step": 11, "what": 11})
+
+    def check() -> None:
+        with cox.Store(tmp_path, "run", mode="r") as reader:
+            assert sorted(zip(reader["t"].df["rank"], reader["t"].df["step"], strict=True)) == [
+                (0, 0),
+                (0, 10),
+                (0, 20),
+                (1, 11),
+            ]
+            assert [reader["t"].get_pickle(uid) for uid in reader["t"].df["what"]] == list(
+                reader["t"].df["step"]
+            )
+
+    check()
+    live.close()
+    anew.close()
+    check()
+
+
+def test_mode_w_by_all_ranks_at_once_begins_anew(tmp_path: Path) -> None:
+    for _ in range(2):
+        stores = [cox.Store(tmp_path, "run", rank=rank, mode="w") for rank in range(3)]
+        for rank, store in enumerate(stores):
+            store.add_table("t", {"step": int}).append_row({"step": rank})
+        for store in stores:
+            store.close()
+        with cox.Store(tmp_path, "run", mode="r") as reader:
+            assert sorted(reader["t"].df["step"]) == [0, 1, 2]
 
 
 # --- Nobody waits for anybody

@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cox import CollectionReader, Store
 from cox.errors import RunNotFoundError, TableNotFoundError
 from cox.tensorboard_view import main
-from tests.cli.test_tensorboard_view import Viewer
 from tests.conftest import PATIENCE, ROOT
+from tests.viewer import Viewer
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

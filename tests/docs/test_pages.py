@@ -16,9 +16,9 @@ import pytest
 
 from cox import CollectionReader, Store
 from cox.tensorboard_view import links, main
-from tests.cli.test_tensorboard_view import Viewer
 from tests.conftest import PATIENCE, ROOT
 from tests.docs.page import Block, blocks
+from tests.viewer import Viewer
 
 WALKTHROUGHS = sorted((ROOT / "walkthroughs").glob("[0-9]*.md"))
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "walkthroughs/README.md", *WALKTHROUGHS]

@@ -206,6 +206,10 @@ def _newer(path: Path) -> None:
         file.attrs["COX_RUN"] = np.bytes_(json.dumps({**described, "version": 99}))
 
 
+def _newer_run(path: Path) -> None:
+    (path.parent / ".cox" / "run.json").write_text('{"format": 99}')
+
+
 def _attribute(path: Path) -> None:
     """As upstream's files are, with a pickle that makes an unpickler stumble in a way of its own."""
     pd.DataFrame({"x": [1]}).to_hdf(path, key="t", format="table", mode="w")
@@ -220,6 +224,7 @@ BREAKAGES: dict[str, Callable[[Path], Any]] = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "directory": _directory,
     "newer": _newer,
+    "newer run": _newer_run,
     "attribute": _attribute,
 }
 
@@ -229,7 +234,7 @@ def test_c20_a_broken_run_is_named_and_skipped_under_skip_errs(out: Path, breaka
     for name in ("a good", "b broken", "c good"):
         make(out, name, {"x": int}, {"x": 1})
     BREAKAGES[breakage](out / "b broken" / "store.h5")
-    kind = FormatVersionError if breakage == "newer" else DamagedError
+    kind = FormatVersionError if "newer" in breakage else DamagedError
     with CollectionReader(out) as reader:
         for ask in (
             lambda: reader.df("t"),

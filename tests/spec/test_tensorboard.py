@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +21,14 @@ from cox.errors import CollectionWarning, RowError, TableNotFoundError
 from cox.readers import CollectionReader
 from cox.store import OBJECT, PICKLE, Store
 from cox.tensorboard_view import ViewError, links
-from tests.cli.test_tensorboard_view import Viewer
+from tests.viewer import Viewer
 
 if TYPE_CHECKING:
     from tests.conftest import Program
 
 Points = list[tuple[int, float]]
+#: Red, green and blue, each four by four.
+PICTURE = np.zeros((3, 4, 4))
 
 
 def accumulated(run: str | Path) -> EventAccumulator:
@@ -39,6 +41,12 @@ def curves(run: str | Path) -> dict[str, Points]:
     """Steps and values of every scalar."""
     events = accumulated(run)
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def all_tags(run: str | Path) -> list[str]:
+    """The tags of every kind of summary, sorted."""
+    kinds = accumulated(run).Tags().values()
+    return sorted({tag for tags in kinds if isinstance(tags, list) for tag in tags})
 
 
 # --- C15
@@ -198,8 +206,21 @@ def test_c18_whatever_a_column_takes_as_a_number_is_a_point(out: Path) -> None:
         ({"x": 9.0, "text": "words"}, "scalar", ["'results'", "'text'", "'words'", "no scalar"]),
         ({"x": 9.0, "o": [1, 2]}, "scalar", ["'results'", "'o'", "[1, 2]", "no scalar"]),
         ({"x": 9.0, "p": {"a": 1}}, "scalar", ["'results'", "'p'", "no scalar"]),
+        ({"x": 9.0, "o": 2**2000}, "scalar", ["'results'", "'o'", str(2**2000)[:99], "no scalar"]),
         ({"x": 9.0}, "no_such", ["'no_such'", "'scalar'", "'histogram'"]),
         ({"x": 9.0, "unknown": np.arange(3)}, "histogram", ["'unknown'"]),
+        ({"x": 9.0, "o": "words"}, "histogram", ["'results'", "'o'", "type str", "'histogram'"]),
+        ({"p": np.arange(3), "o": []}, "histogram", ["'results'", "'o'", "type list", "no element"]),
+        ({"text": "fine", "o": 3}, "text", ["'o'", "type int", "'text'", "'encode'", "update_row"]),
+        (
+            {"o": PICTURE, "p": PICTURE[0]},
+            "image",
+            ["'p'", "type ndarray", "'image'", "(4, 4)", "update_row"],
+        ),
+        ({"o": PICTURE[None], "p": [PICTURE]}, "images", ["'p'", "type list", "'images'", "update_row"]),
+        ({"o": {"a": 1}}, "figure", ["'o'", "type dict", "'figure'", "update_row"]),
+        ({"o": "words"}, "audio", ["'o'", "type str", "'audio'", "update_row"]),
+        ({"o": "words"}, "video", ["'o'", "type str", "'video'", "update_row"]),
     ],
 )
 def test_c18_what_is_refused_reaches_neither_side(
@@ -217,7 +238,50 @@ def test_c18_what_is_refused_reaches_neither_side(
         objects = [path.name for path in Path(store.path, ".table_objects").iterdir()]
         assert objects == table.df["p"].tolist()  # nothing half-written beside the row's own
     assert curves(store.path) == {"results/x": [(0, 1.0)]}
-    assert accumulated(store.path).Tags()["histograms"] == []
+    assert all_tags(store.path) == ["results/x"]
+
+
+ONE_VALUE = {"audio", "figure", "histogram", "image", "images", "scalar", "text", "video"}
+
+
+# of the rest, some want more than a value, and add_scalars, add_hparams and add_embedding make files
+@pytest.mark.parametrize(
+    "summary_type", sorted({name[4:] for name in dir(SummaryWriter) if name.startswith("add_")} - ONE_VALUE)
+)
+def test_c18_a_summary_that_is_made_of_more_than_a_value_is_refused(out: Path, summary_type: str) -> None:
+    with Store(out, "one") as store:
+        table = store.add_table("results", {"o": OBJECT})
+        with pytest.raises(
+            RowError, match=f"summary_type='{summary_type}': choose one of .*store.tensorboard"
+        ):
+            store.log_table_and_tb("results", {"o": {"a": 1.0}}, summary_type)
+        with pytest.raises(RowError, match="'o'"):  # there is no working row
+            table.flush_row()
+    assert list(Path(store.tb_dir).iterdir()) == []
+
+
+def test_c18_the_error_of_tensorboardx_is_the_cause(out: Path) -> None:
+    with Store(out, "one") as store:
+        store.add_table("results", {"o": OBJECT})
+        with pytest.raises(RowError) as refused:
+            store.log_table_and_tb("results", {"o": {"a": 1}}, "image")
+    assert isinstance(refused.value.__cause__, NotImplementedError)
+    assert str(refused.value).startswith(
+        "table 'results', column 'o': TensorBoard cannot show a value of type dict as 'image' (NotImpl"
+    )
+
+
+def test_c18_a_package_that_is_missing_is_an_error(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    # what it does without moviepy: it logs that, and writes a summary with nothing in it
+    monkeypatch.setattr("tensorboardX.summary.make_video", lambda *_: None)
+    with Store(out, "one") as store:
+        store.add_table("results", {"o": OBJECT})
+        with pytest.raises(RowError, match="'o'.*'audio'.*soundfile"):
+            store.log_table_and_tb("results", {"o": np.zeros(9)}, "audio")
+        with pytest.raises(RowError, match="'o'.*'video'.*nothing"):
+            store.log_table_and_tb("results", {"o": np.zeros((1, 2, 3, 4, 4))}, "video")
+    assert list(Path(store.tb_dir).iterdir()) == []
 
 
 def test_c18_a_table_that_is_not_there(out: Path) -> None:
@@ -238,6 +302,48 @@ def test_c18_other_summaries(out: Path) -> None:
     events = accumulated(store.path)
     assert [(e.step, e.histogram_value.num) for e in events.Histograms("results/weights")] == [(0, 10)]
     assert events.Tensors("results/note/text_summary")[0].tensor_proto.string_val == [b"begun"]
+
+
+def test_c18_pictures(out: Path) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(1, 2), dpi=10)
+    with Store(out, "one") as store:
+        table = store.add_table("results", {"i": PICKLE, "batch": PICKLE, "figure": PICKLE})
+        store.log_table_and_tb("results", {"i": PICTURE}, "image")
+        store.log_table_and_tb("results", {"batch": np.stack([PICTURE, PICTURE])}, "images")
+        store.log_table_and_tb("results", {"figure": figure}, "figure")
+        table.flush_row()
+    events = accumulated(store.path)
+    sizes = {
+        tag: [(e.step, e.width, e.height) for e in events.Images(tag)] for tag in events.Tags()["images"]
+    }
+    assert sizes == {"results/i": [(0, 4, 4)], "results/batch": [(0, 8, 4)], "results/figure": [(0, 10, 20)]}
+
+
+@pytest.mark.parametrize(
+    ("summary_type", "value"), [("histogram", np.arange(10)), ("text", "words"), ("image", PICTURE)]
+)
+def test_c18_other_summaries_have_exact_tags_too(out: Path, summary_type: str, value: Any) -> None:
+    # SummaryWriter would call both `L1_ball/f_x_`
+    with Store(out, "one") as store:
+        table = store.add_table("L1 ball", {"f(x)": OBJECT, "f[x]": OBJECT, "tag/tag": OBJECT})
+        store.log_table_and_tb("L1 ball", dict.fromkeys(table.schema, value), summary_type)
+        table.flush_row()
+    end = "/text_summary" if summary_type == "text" else ""
+    assert all_tags(store.path) == [f"L1 ball/{column}{end}" for column in ("f(x)", "f[x]", "tag/tag")]
+
+
+def test_c18_a_missing_value_is_not_shown(out: Path) -> None:
+    with Store(out, "one") as store:
+        table = store.add_table("results", {"note": str | None})
+        table.add_column("o", OBJECT)
+        table.add_column("p", PICKLE)
+        for note in ("begun", None):
+            store.log_table_and_tb("results", {"note": note, "o": None, "p": None}, "text")
+            table.flush_row()
+        assert table.nrows == 2
+    events = accumulated(store.path)
+    assert events.Tags()["tensors"] == ["results/note/text_summary"]
+    assert [event.step for event in events.Tensors("results/note/text_summary")] == [0]
 
 
 # --- C19
@@ -531,7 +637,10 @@ def test_c27_a_run_without_metadata_is_skipped_with_a_warning(out: Path, tmp_pat
 
 
 def test_c27_no_shell_is_involved() -> None:
-    source = inspect.getsource(tensorboard_view)
+    folder = Path(tensorboard_view.__file__).parent
+    files = [folder / "tensorboard_view.py", *folder.glob("view/*.py")]
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert "tensorboard.main" in source  # what starts the server is among them
     assert not re.search(r"shell\s*=|os\.system|popen\(|getoutput|--logdir_spec['\"]", source)
 
 

@@ -184,6 +184,49 @@ def test_an_error_that_is_not_about_locks_is_raised(path: Path, monkeypatch: pyt
         pass
 
 
+def test_a_claim_that_is_only_looked_at_is_not_taken_for_held(path: Path) -> None:
+    write(path, pid=2**22 + 1)
+    with claims.borrowed(path):
+        assert not claims.is_held(path)
+        with claims.borrowed(path):
+            pass
+
+
+def test_to_look_at_a_claim_keeps_nobody_from_taking_it(path: Path) -> None:
+    write(path, pid=2**22 + 1)  # of a killed process, whose name is still on it
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            claims.is_held(path)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for thread in lookers:
+        thread.start()
+    try:
+        for _ in range(100):
+            claims.Claim(path, "run x").release()
+    finally:
+        stop.set()
+        for thread in lookers:
+            thread.join()
+
+
+def test_to_look_at_a_claim_hides_its_holder_from_nobody(held: claims.Claim, path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        assert claims.is_held(path)
+        with pytest.raises(RunInUseError, match=f"process {os.getpid()} on host {HOST} writes as main"):
+            claims.borrowed(path).__enter__()
+    finally:
+        os.close(fd)
+
+
+def test_a_claim_that_may_only_be_read_can_be_looked_at(held: claims.Claim, path: Path) -> None:
+    path.chmod(0o444)
+    assert claims.is_held(path)
+
+
 def test_borrowing_keeps_others_out(path: Path) -> None:
     claims.Claim(path, "run x").release()
     with claims.borrowed(path):

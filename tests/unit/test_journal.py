@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cox
 from cox.errors import FormatVersionError
 from cox.schema import Schema
 from cox.storage import fs, journal, layout, snapshot
@@ -543,3 +544,29 @@ def test_records_that_the_store_file_has_are_skipped(tmp_path: Path) -> None:
     assert read_column(run) == [0, 1, 2, 3]
     fold.fold(run, owner="main")
     assert read_column(run) == [0, 1, 2, 3]
+
+
+def test_rows_that_were_lost_do_not_count(tmp_path: Path) -> None:
+    """Were they counted, a rewind would keep as many of the rows behind them."""
+    with cox.Store(tmp_path, "run") as store:
+        table = store.add_table("t", {"step": int})
+        for step in range(10):
+            table.append_row({"step": step})
+        (path,) = layout.RunLayout(tmp_path / "run").journal_dir.glob("*.log")
+        data = bytearray(path.read_bytes())
+        rows = [at for at in range(len(data)) if data[at : at + 2] == journal.MARK]
+        for row in (3, 4):
+            data[rows[2 + row] + 11] ^= 1  # two declarations come first
+        path.write_bytes(data)
+        store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+        assert table.nrows == 8
+        assert table.df["step"].tolist() == [0, 1, 2, 5, 6, 7, 8, 9]
+        table.append_row({"step": 10})
+    with cox.Store(tmp_path, "run") as store:
+        assert store["t"].nrows == 9
+        store.rewind("t", 5, purge_tensorboard=False)
+        assert store["t"].df["step"].tolist() == [0, 1, 2, 5, 6]
+        store["t"].append_row({"step": 7})
+    with cox.Store(tmp_path, "run", mode="r") as store:
+        assert store["t"].nrows == 6
+        assert store["t"].df["step"].tolist() == [0, 1, 2, 5, 6, 7]

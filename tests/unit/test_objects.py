@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -383,3 +384,27 @@ def test_of_processes_that_start_at_once_one_secret_wins(stranger: Path, start: 
     signatures = {program.line() for program in programs}
     assert len(signatures) == 1
     assert signatures == {signing.sign(b"data").hex()}
+
+
+# --- Objects whose code is gone
+
+
+@pytest.mark.parametrize("cell", ["object", "pickle", "torch"])
+def test_an_object_whose_class_is_gone_is_an_error_of_its_cell(
+    run: layout.RunLayout, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    module = types.ModuleType("was_there_once")
+    exec("class Gone: pass", module.__dict__)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "was_there_once", module)
+        gone, path = module.Gone(), run.objects_dir / "uid"
+        text = objects.to_text(gone)
+        (objects.write_torch if cell == "torch" else objects.write_pickle)(gone, path)
+    read = {
+        "object": lambda: objects.from_text(text, Trust(run), WHERE),
+        "pickle": lambda: objects.read_pickle(path, Trust(run), WHERE),
+        "torch": lambda: objects.read_torch(path, Trust(run), WHERE),
+    }[cell]
+    with pytest.raises(DamagedError, match=r"column 'o' .* cannot be rebuilt: ModuleNotFoundError") as raised:
+        read()
+    assert isinstance(raised.value.__cause__, ModuleNotFoundError)

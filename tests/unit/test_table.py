@@ -101,7 +101,7 @@ def test_a_rewind_of_the_sole_writer_leaves_the_rows_of_ranks(out: Path) -> None
 # --- a column that happens to be called `rank`
 
 
-@pytest.mark.parametrize("kind", [int, str])
+@pytest.mark.parametrize("kind", [int, str, int | None])
 def test_a_rank_of_the_users_is_a_column_like_any_other(out: Path, kind: Any) -> None:
     value = "r7" if kind is str else 7
     schema = {"rank": kind, "x": int}
@@ -163,6 +163,26 @@ def test_rows_of_threads_do_not_mix(out: Path, kind: Any) -> None:
         own = frame[frame["thread"] == number]
         assert own["x"].tolist() == list(range(25))
         assert own["o"].tolist() == [f"{number}/{x}" for x in range(25)]
+
+
+def test_a_run_is_opened_again_while_another_thread_closes_it(out: Path) -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(30):
+                with Store(out, "run") as store:
+                    store.add_table("t", {"x": int}).append_row({"x": 0})
+        except BaseException as error:  # noqa: BLE001 - shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert rows(out)["x"] == [0] * 90
 
 
 # --- folding

@@ -1,0 +1,100 @@
+"""The `tensorboard` program on a directory of links, and the end of both.
+
+No shell is involved. Whatever ends the server, neither it nor the links are left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from cox.view.linkdir import LinkDirectory
+
+#: Seconds that `tensorboard` has to end by itself once it was told to.
+GRACE = 10.0
+
+
+def serve(targets: Mapping[str, Path], *, port: int = 6006, options: Iterable[str] = ()) -> int:
+    """Run `tensorboard` on these directories until it ends, or until a signal ends it.
+
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT end the server. Whatever ends it, neither it nor the links are left.
+
+    Args:
+        targets: Names to directories of event files.
+        port: The server's port; 0 lets it pick one.
+        options: More command line arguments for `tensorboard`.
+
+    Returns:
+        Its exit status; 128 and the number of the signal, if one ended it.
+    """
+    server = Server()
+    with signals_to(server.stop), LinkDirectory() as directory:
+        for name, target in targets.items():
+            directory.add(name, target)
+        logdir = str(directory.path)
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
+        return server.run([*command, *options])
+
+
+@contextmanager
+def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have the signals that would end this process call `handler` instead."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    # what is ignored stays so: under nohup, and for jobs that a shell starts in the background
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class Server:
+    """A program that is waited for, and that a signal to this process ends."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._signal: int | None = None
+
+    def run(self, command: Sequence[str]) -> int:
+        """Run a program to its end and return its exit status, or 128 and the signal that ended it."""
+        # a session of its own: a terminal's Ctrl-C would reach it too, and being told twice to end makes
+        # it fail in the middle of cleaning up. Safe path: a random.py in the working directory is none of
+        # its modules.
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        self._process = process
+        if self._signal is not None:  # it came when there was nothing to end yet
+            _end(process)
+        status = process.wait()
+        if self._signal is not None:
+            return 128 + self._signal
+        return status if status >= 0 else 128 - status
+
+    def stop(self, number: int, _: FrameType | None) -> None:
+        """Handle a signal: the first asks the program to end, a second one ends it.
+
+        It never raises: an exception between any two lines could leave a process or a directory behind.
+        """
+        again, self._signal = self._signal is not None, number
+        if self._process is None:
+            return
+        if again:
+            self._process.kill()
+        else:
+            _end(self._process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    deadline = threading.Timer(GRACE, process.kill)
+    deadline.daemon = True
+    deadline.start()
