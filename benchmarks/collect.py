@@ -165,7 +165,7 @@ print(json.dumps({'reading': taken, 'peak': peak, 'frame': frame}), flush=True)
 
 
 def _cold(sizes: Sizes, folder: Path) -> Report:
-    reading: dict[str, list[float]] = {name: [] for name in WAYS}
+    taken: dict[str, list[float]] = {name: [] for name in WAYS}
 
     def ask(name: str, how: str) -> dict[str, float]:
         _, word = until_word(_PROGRAM, str(folder), name, how)
@@ -173,13 +173,15 @@ def _cold(sizes: Sizes, folder: Path) -> Report:
         return answer
 
     def read(name: str, _: int) -> None:
-        reading[name].append(ask(name, "timed")["reading"])
+        taken[name].append(ask(name, "timed")["reading"])
 
     contestants = [
         Contestant(name, functools.partial(read, name), settle=lambda: _forget(folder)) for name in WAYS
     ]
     contestants[-1].every = _SLOW
     take_turns(contestants, sizes.processes, warm_up=0)
+    # by round, for not every way takes part in each
+    reading = {one.name: dict(zip(one.rounds, taken[one.name], strict=True)) for one in contestants}
     memory = {name: ask(name, "traced") for name in WAYS}
     _forget(folder)
     report = Report(
@@ -196,7 +198,7 @@ def _cold(sizes: Sizes, folder: Path) -> Report:
             [
                 one.name,
                 seconds(one.median),
-                seconds(_middle(reading[one.name])),
+                seconds(_middle(list(reading[one.name].values()))),
                 ratio(_middle_ratio(reading[one.name], reading[_FLOOR])),
                 size(memory[one.name]["peak"]),
                 size(frame) if frame else "–",
@@ -209,8 +211,8 @@ def _cold(sizes: Sizes, folder: Path) -> Report:
     return report
 
 
-def _middle_ratio(mine: list[float], theirs: list[float]) -> float:
-    return _middle([a / b for a, b in zip(mine, theirs, strict=True)])
+def _middle_ratio(mine: dict[int, float], theirs: dict[int, float]) -> float:
+    return _middle([mine[number] / theirs[number] for number in mine.keys() & theirs.keys()])
 
 
 def _middle(values: list[float]) -> float:

@@ -1,0 +1,64 @@
+"""Runs in every format that cox ever wrote: read as they were, left as they are, and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import cox
+
+GOLDEN = Path(__file__).with_name("golden")
+RUNS = sorted(path.parent for path in GOLDEN.glob("own/*/*/expected.json"))
+
+
+def _load_generator() -> Any:
+    spec = importlib.util.spec_from_file_location("make_own", GOLDEN / "make_own.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_own = _load_generator()
+
+
+def test_there_are_golden_runs_of_every_version() -> None:
+    assert [f"{run.parent.name}/{run.name}" for run in RUNS] == ["v1/closed", "v1/killed", "v1/ranks"]
+    journals = list((GOLDEN / "own" / "v1" / "killed" / ".cox" / "journal").glob("*.log"))
+    assert journals, "what was killed has a journal"
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}-{run.name}")
+def test_a_golden_run_reads_as_it_was_written(run: Path) -> None:
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in run.rglob("*") if path.is_file()}
+    expected = json.loads((run / "expected.json").read_text())
+    assert make_own.described(run.parent, run.name) == expected
+    with cox.CollectionReader(run.parent, exp_filter=lambda name: name == run.name) as reader:
+        assert reader.tables == set(expected)
+        assert len(reader.df("types")) == len(expected["types"]["rows"])
+    assert before == {path: hashlib.sha256(path.read_bytes()).digest() for path in before}
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}-{run.name}")
+def test_a_golden_run_can_be_gone_on_with(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / run.name)
+    expected = json.loads((run / "expected.json").read_text())
+    for claim in (tmp_path / run.name / ".cox" / "claims").iterdir():
+        os.utime(claim, (0, 0))  # of a host that is gone; the checkout made it look alive
+    rank = 1 if run.name == "ranks" else None
+    with cox.Store(tmp_path, run.name, rank=rank) as store:
+        store["types"].append_row({**make_own.row(99), "late": "x"} if rank is None else make_own.row(99))
+    after = make_own.described(tmp_path, run.name)
+    assert after["types"]["rows"][:-1] == expected["types"]["rows"]
+    assert after["types"]["rows"][-1][0] == 99
+    assert after["L1 ball/things"] == expected["L1 ball/things"]
+    frame = pd.read_hdf(tmp_path / run.name / "store.h5", "types")
+    assert frame["step"].tolist() == [row[0] for row in after["types"]["rows"]]
