@@ -1,21 +1,25 @@
 """The fast way of a row: one small function for each table, compiled for its columns.
 
 Nearly every row is a plain dict with every column there and each value of its column's own type. To see
-that and to encode it takes a general loop about a microsecond; code made for the columns takes a
-third. Whatever is not such a row is left to the general way, which converts or explains.
+that, to encode it and to write it takes a general loop several microseconds; code made for the columns
+takes a third. Whatever is not such a row is left to the general way, which converts or explains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cox.schema import INT_MAX, INT_MIN, OBJECT_KINDS, Column
 
-#: A row, and the numbers that go before its cells: sequence, table, row. None if it is not such a row.
-RowEncoder = Callable[[Any, int, int, int], "bytes | None"]
+if TYPE_CHECKING:
+    from cox.storage.writer import TableState
+
+#: Journals a row and says that it did, or does nothing because it is no such row. Raises as
+#: `TableState.append` does.
+Append = Callable[[Any], bool]
 
 #: More columns than this are not worth a function of their own.
 _MOST_COLUMNS = 128
@@ -23,43 +27,63 @@ _MOST_COLUMNS = 128
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def never(data: Any, seq: int, table: int, row: int) -> None:
-    """The encoder of a table that has no fast way."""
+def never(data: Any) -> bool:
+    """The fast way of a table that has none."""
+    return False
 
 
-def compile_encoder(kind: int, columns: Sequence[Column], tail: tuple[Any, ...]) -> RowEncoder:
-    """Make the encoder for a table.
+def compile_append(
+    state: TableState, kind: int, table_id: int, columns: Sequence[Column], tail: tuple[int, ...]
+) -> Append:
+    """Make the fast way of a table.
 
     Args:
+        state: The table.
         kind: The number that begins a row's record.
-        columns: The columns, in the journal's order.
+        table_id: The number under which its journal has declared it.
+        columns: The columns that rows are given for, in the journal's order.
         tail: Cells that are the same in every row, behind the others.
 
     Column names are handed over as values: nothing that a user chose gets into the code.
     """
     if len(columns) > _MOST_COLUMNS or any(column.kind in OBJECT_KINDS for column in columns):
         return never
-    scope: dict[str, Any] = {"encode": _encode, "LOW": INT_MIN, "HIGH": INT_MAX, "TAIL": tail}
-    reads, checks, cells = [], ["len(data) == COUNT"], []
-    scope["COUNT"] = len(columns)
+    scope: dict[str, Any] = {"encode": _encode, "LOW": INT_MIN, "HIGH": INT_MAX}
+    scope.update(state=state, writer=state.writer, lock=state.writer.lock, log=state.writer.journal)
+    reads, checks, cells = [], [f"len(data) == {len(columns)}"], []
     for at, column in enumerate(columns):
         scope[f"N{at}"], scope[f"T{at}"] = column.name, column.exact_type
         reads.append(f"c{at} = data[N{at}]")
-        checks.append(
-            f"type(c{at}) is T{at}" + (f" and LOW <= c{at} <= HIGH" if column.kind == "int" else "")
-        )
+        check = f"type(c{at}) is T{at}" + (f" and LOW <= c{at} <= HIGH" if column.kind == "int" else "")
+        checks.append(f"(c{at} is None or {check})" if column.nullable else check)
         cells.append(f"c{at}")
+    cells += [str(int(cell)) for cell in tail]
     source = f"""
-def encode_row(data, seq, table, row):
+def append(data):
     if type(data) is not dict:
-        return None
+        return False
     try:
         {"; ".join(reads)}
-        if {" and ".join(checks)}:
-            return encode(({kind}, seq, table, row, {", ".join(cells)}, *TAIL))
-    except (KeyError, UnicodeEncodeError):
-        return None
+    except KeyError:
+        return False
+    if not ({" and ".join(checks)}):
+        return False
+    with lock:
+        if state.id != {int(table_id)}:
+            return False
+        try:
+            payload = encode(({int(kind)}, log.next_seq, {int(table_id)}, state.nrows, {", ".join(cells)}))
+        except UnicodeEncodeError:
+            return False
+        try:
+            log.append_payload(payload)
+        except OSError as error:
+            raise state.refusal(error) from error
+        state.nrows += 1
+        if log.size >= writer.fold_at:
+            writer.fold_if_it_helps()
+    return True
 """
     exec(source, scope)  # the code holds nothing but numbers
-    made: RowEncoder = scope["encode_row"]
+    made: Append = scope["append"]
     return made

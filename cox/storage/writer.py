@@ -33,9 +33,10 @@ class TableState:
         schema: Its columns, with `rank` at the end where the writer is one of several.
         nrows: How many rows of it this writer flushed.
         in_run: Whether it has a flushed row, and so is part of the run.
+        append_plain: Journals a row that needs no conversion, and returns whether it was such a row.
     """
 
-    __slots__ = ("encode", "id", "in_run", "name", "nrows", "schema", "writer")
+    __slots__ = ("append_plain", "id", "in_run", "name", "nrows", "schema", "writer")
 
     def __init__(self, writer: RunWriter, name: str, schema: Schema, nrows: int, *, in_run: bool) -> None:
         self.writer = writer
@@ -43,8 +44,12 @@ class TableState:
         self.schema = schema
         self.nrows = nrows
         self.in_run = in_run
-        self.id = -1  # not declared in the current journal
-        self.encode: rowcode.RowEncoder = rowcode.never
+        self.forget_declaration()
+
+    def forget_declaration(self) -> None:
+        """Have the next row declare the table: it is not declared in the journal to come."""
+        self.id = -1
+        self.append_plain: rowcode.Append = rowcode.never
 
     def check_current(self) -> None:
         """Refuse a table of which nothing is left.
@@ -57,23 +62,6 @@ class TableState:
             raise ClosedError(
                 f"table {self.name!r} of run {self.writer.run.root} was begun anew with mode='w'"
             )
-
-    def append_plain(self, data: Any) -> bool:
-        """Journal one row if it needs no conversion. Returns whether it did. Raises as `append` does."""
-        writer = self.writer
-        with writer.lock:
-            log = writer.journal
-            payload = self.encode(data, log.next_seq, self.id, self.nrows)
-            if payload is None:
-                return False
-            try:
-                log.append_payload(payload)
-            except OSError as error:
-                raise writer.refusal(error, f"cannot write a row of table {self.name!r}") from error
-            self.nrows += 1
-            if log.size >= writer.fold_at:
-                writer.fold_if_it_helps()
-            return True
 
     def append(self, values: tuple[Any, ...]) -> None:
         """Journal one row: a value for each column, None where it is missing.
@@ -89,10 +77,14 @@ class TableState:
                 else:
                     writer.journal.append_row(self.id, self.nrows, values)
             except OSError as error:
-                raise writer.refusal(error, f"cannot write a row of table {self.name!r}") from error
+                raise self.refusal(error) from error
             self.nrows += 1
             if writer.journal.size >= writer.fold_at:
                 writer.fold_if_it_helps()
+
+    def refusal(self, error: OSError) -> Exception:
+        """The error to raise for a row that was not written."""
+        return self.writer.refusal(error, f"cannot write a row of table {self.name!r}")
 
 
 class RunWriter:
@@ -166,7 +158,8 @@ class RunWriter:
         number, self._ids = self._ids, self._ids + 1  # used up even if the write fails
         self.journal.append_table(number, table.name, schema, table.nrows, values)
         table.id, table.in_run = number, True
-        table.encode = rowcode.compile_encoder(journal.ROW, self.own_columns(schema), self.tail)
+        columns = self.own_columns(schema)
+        table.append_plain = rowcode.compile_append(table, journal.ROW, number, columns, self.tail)
 
     def add_column(self, table: TableState, column: Column) -> None:
         """Add a column to a table; rows before it read as missing, and rows after it may leave it out.
@@ -191,7 +184,7 @@ class RunWriter:
                 except OSError as error:
                     raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
             else:  # the next row declares it, also where one was declared and all its rows were rewound
-                table.id, table.encode = -1, rowcode.never
+                table.forget_declaration()
             table.schema = schema
 
     def rewind(self, table: TableState, nrows: int) -> None:
@@ -217,7 +210,7 @@ class RunWriter:
             if nrows == 0:  # the next row declares the table; until then only others' rows keep it in the run
                 from cox.storage import snapshot
 
-                table.id, table.encode = -1, rowcode.never
+                table.forget_declaration()
                 table.in_run = snapshot.read(self.run, rows=False).content.nrows.get(table.name, 0) > 0
 
     # --- Its life
@@ -245,7 +238,7 @@ class RunWriter:
             self.journal.close()
             own = snapshot.own_rows(now.content, self.name)
             for table in self.tables.values():
-                table.id, table.encode = -1, rowcode.never
+                table.forget_declaration()
                 table.nrows = own.get(table.name, 0)  # fewer, if the disk lost some
             self.fold_at = max(FOLD_AT, now.content.folded_bytes)
 
@@ -296,7 +289,7 @@ class RunWriter:
                 emptied = fold.empty_run(self.run, owner=self.name)
                 self.journal.close()
                 for table in self.tables.values():
-                    table.id, table.encode = -1, rowcode.never
+                    table.forget_declaration()
                 self.tables.clear()
                 if emptied:
                     shutil.rmtree(self.run.objects_dir, ignore_errors=True)
@@ -311,6 +304,8 @@ class RunWriter:
             f"run {self.run.root} is written by the parent process: a forked child opens a store of its own, "
             "with rank= if it is to write to the same run"
         )
+        for table in self.tables.values():
+            table.forget_declaration()  # its fast way holds the old lock, which may be another thread's
         self.journal.close()
         self._claim.abandon()
 
