@@ -520,7 +520,7 @@ def _check_options(mode: str, rank: int | None, sync: str | None) -> None:
 
 def _remove_unused(run: layout.RunLayout) -> None:
     """Remove a run directory that could not be made whole, if there is nothing in it that anybody wrote."""
-    known = {layout.STORE_FILE, layout.RUN_FILE}
+    known = {layout.STORE_FILE, layout.RUN_FILE, layout.FOLD_LOCK}
     with contextlib.suppress(OSError):
         files = [path for path in run.root.rglob("*") if path.is_file()]
         unused = all(
