@@ -26,6 +26,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── LossyConversionWarning    a value lost something on its way into its column
     ├── PendingRowWarning         a store was closed with a row that was never flushed
     ├── DamageWarning             something of a run could not be read; the rest was
+    ├── StorageWarning            the file system refused a row, and on_error='warn' goes on without it
     └── CollectionWarning         a run was left out, or runs disagree about a table
 """
 
@@ -131,6 +132,10 @@ class PendingRowWarning(CoxWarning):
 
 class DamageWarning(CoxWarning):
     """Part of a run could not be read; what could be is there."""
+
+
+class StorageWarning(CoxWarning):
+    """The file system refused something, and the store was opened with on_error='warn'."""
 
 
 class CollectionWarning(CoxWarning):

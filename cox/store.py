@@ -31,6 +31,8 @@ from cox.errors import (
     RunInUseError,
     RunNameError,
     RunNotFoundError,
+    StorageError,
+    StorageWarning,
     TableNotFoundError,
     warn,
 )
@@ -88,12 +90,15 @@ class Store:
         sync: 'row' to have each row survive the machine before `flush_row` returns; by default it
             survives the process, and the machine once it is folded into store.h5 or the store closed.
         allow_pickle: Whether to rebuild objects that nobody vouched for; see the README on trust.
+        on_error: What happens to a row or a point that the file system refuses, for a full disk say:
+            'raise' raises a StorageError, 'warn' warns, counts it in `not_stored` and goes on without it.
 
     Attributes:
         exp_id: The run's name.
         path: Its directory, absolute.
         save_dir: Its directory for whatever the program saves, absolute.
         tb_dir: Its directory of TensorBoard event files, absolute.
+        not_stored: How many rows were given up, under on_error='warn'.
 
     Raises:
         RunNameError: `exp_id` cannot name a run inside the folder.
@@ -124,10 +129,11 @@ class Store:
         rank: int | None = None,
         sync: str | None = None,
         allow_pickle: bool = False,
+        on_error: str = "raise",
     ) -> None:
         self._writer: RunWriter | None = None
         self._closed = False
-        _check_options(mode, rank, sync)
+        _check_options(mode, rank, sync, on_error)
         folder = Path(os.path.abspath(storage_folder))  # noqa: PTH100 - resolve() would follow links
         if exp_id is None and mode == "r":
             raise RunNameError(f"mode='r' needs an exp_id: which run of {folder} is to be read?")
@@ -139,6 +145,8 @@ class Store:
         self._objects_dir = run.objects_dir
         self._trust = Trust(run, allow_pickle=allow_pickle)
         self._mode = mode
+        self._on_error = on_error
+        self.not_stored = 0
         self._tables: dict[str, Table] = {}
         self._tensorboard: SummaryWriter | None = None
         if mode == "r":
@@ -309,18 +317,21 @@ class Store:
                 shown so. Neither the table nor TensorBoard got anything, of the other columns either.
         """
         table = self.get_table(table_name)
+        if table._is_given_up():
+            return
         if summary_type not in events.SUMMARY_TYPES:
             raise RowError(
                 f"summary_type={summary_type!r}: choose one of {list(events.SUMMARY_TYPES)}; for anything "
                 "else, call the method of store.tensorboard, and update_row for the table"
             )
-        with table._prepared(update_dict) as cells:
+        with table._tolerating(), table._prepared(update_dict) as cells:
             if summary_type == "scalar":
                 points = {
                     f"{table_name}/{name}": _scalar(table, name, value, cells)
                     for name, value in update_dict.items()
                 }
-                events.add_scalars(self.tensorboard, points, table.nrows)
+                with self._tolerating():
+                    events.add_scalars(self.tensorboard, points, table.nrows)
             else:
                 made = [
                     summary
@@ -328,7 +339,8 @@ class Store:
                     if cells[name] is not None
                     for summary in _summaries(table, name, value, summary_type)
                 ]
-                events.add(self.tensorboard, made, table.nrows)
+                with self._tolerating():
+                    events.add(self.tensorboard, made, table.nrows)
 
     # --- Copies and the end
 
@@ -383,6 +395,13 @@ class Store:
         pending = {table.name: list(table._working) for table in self._tables.values() if table._working}
         for table in self._tables.values():
             table._detach()
+        if self.not_stored:
+            self._writer.count_lost(self.not_stored)
+            _log.warning(
+                "run %s: %d rows were not stored, for the file system refused them",
+                self.path,
+                self.not_stored,
+            )
         release(self._writer)
         for name, columns in pending.items():  # last: where warnings are errors, all is closed by now
             warn(
@@ -439,6 +458,26 @@ class Store:
         if self._writer is None:
             raise ReadOnlyError(f"run {self.path} was opened with mode='r'; open it with mode='a' to write")
         return self._writer
+
+    @contextlib.contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        """Under on_error='warn', warn of what the file system refuses and go on."""
+        try:
+            yield
+        except StorageError as error:
+            if self._on_error != "warn":
+                raise
+            warn(f"not stored: {error}", StorageWarning)
+
+    def _give_up_row(self, table: str, error: StorageError) -> None:
+        """Count a row that was not stored. Warns of the first, and whenever their number has doubled."""
+        self.not_stored += 1
+        if self.not_stored & (self.not_stored - 1) == 0:
+            rows = f"{self.not_stored} rows" if self.not_stored > 1 else "a row"
+            warn(
+                f"{rows} of run {self.path} so far not stored, now of table {table!r}: {error}",
+                StorageWarning,
+            )
 
     def _snapshot(self, **options: Any) -> Snapshot:
         from cox.storage import snapshot
@@ -509,13 +548,15 @@ def _summaries(table: Table, name: str, value: Any, summary_type: str) -> events
         ) from error
 
 
-def _check_options(mode: str, rank: int | None, sync: str | None) -> None:
+def _check_options(mode: str, rank: int | None, sync: str | None, on_error: str) -> None:
     if mode not in ("a", "r", "w"):
         raise ValueError(f"mode={mode!r}: choose 'a' to write, 'w' to begin anew, 'r' to read")
     if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 0):
         raise ValueError(f"rank={rank!r}: give this process's number, 0 or more")
     if sync not in (None, "row"):
         raise ValueError(f"sync={sync!r}: choose 'row', or None for the default")
+    if on_error not in ("raise", "warn"):
+        raise ValueError(f"on_error={on_error!r}: choose 'raise', or 'warn' to go on without what is refused")
 
 
 def _remove_unused(run: layout.RunLayout) -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cox import objects
-from cox.errors import CoxError, LossyConversionWarning, ReadOnlyError, RewindError, RowError, warn
+from cox.errors import (
+    CoxError,
+    LossyConversionWarning,
+    ReadOnlyError,
+    RewindError,
+    RowError,
+    StorageError,
+    warn,
+)
 from cox.schema import FILE_KINDS, Column, Schema, convert, shown, type_name
 from cox.storage import fs, layout
 
@@ -35,6 +43,7 @@ class Table:
         self._found = schema  # as the reader found it, where there is no writer
         self._working: dict[str, Any] = {}
         self._warned: set[str] = set()
+        self._refusal: StorageError | None = None  # of a value of the working row, which cannot be stored
 
     # --- Reading
 
@@ -131,7 +140,11 @@ class Table:
         """
         state = self._state
         # the way of nearly every row: every column there, each value of its column's own type
-        if state is not None and not self._working and state.append_plain(data):
+        try:
+            if state is not None and not self._working and state.append_plain(data):
+                return
+        except StorageError as error:
+            self._give_up_row(error)
             return
         with self._writable().writer.lock:  # rows of threads that log to one table do not mix
             self.update_row(data)
@@ -146,9 +159,11 @@ class Table:
 
         Raises:
             RowError: A column is unknown, or a value cannot be converted. The working row is as before.
+            StorageError: The file system refused an object's file. The working row is as before.
         """
-        with self._prepared(data):
-            pass
+        if not self._is_given_up():
+            with self._tolerating(), self._prepared(data):
+                pass
 
     def flush_row(self) -> None:
         """Write the working row for good and begin a new one.
@@ -158,14 +173,23 @@ class Table:
             StorageError: The file system refused it. The working row is kept.
         """
         state = self._writable()
+        if self._refusal is not None:
+            self._give_up_row(self._refusal)
+            return
         columns = state.writer.own_columns(state.schema)
         missing = [c.name for c in columns if c.name not in self._working and not c.nullable]
         if missing:
             raise RowError(
                 f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again"
             )
-        state.append(tuple(self._finished(self._working.get(c.name)) for c in columns) + state.writer.tail)
-        self._working = {}
+        try:
+            state.append(
+                tuple(self._finished(self._working.get(c.name)) for c in columns) + state.writer.tail
+            )
+        except StorageError as error:
+            self._give_up_row(error)
+        else:
+            self._working = {}
 
     def add_column(self, name: str, type: Any) -> None:
         """Add a column while the run goes on.
@@ -205,6 +229,27 @@ class Table:
             self._store._refresh_if_open()
             return self._found
         return self._state.schema
+
+    def _is_given_up(self) -> bool:
+        """Whether the working row will not be stored, whatever else it gets."""
+        return self._refusal is not None
+
+    @contextlib.contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        """Under on_error='warn', give the working row up for what the file system refuses of it."""
+        try:
+            yield
+        except StorageError as error:
+            if self._store._on_error != "warn":
+                raise
+            self._refusal = error
+
+    def _give_up_row(self, error: StorageError) -> None:
+        """Under on_error='warn', go on with the next row. Otherwise raise `error`, and keep the row."""
+        if self._store._on_error != "warn":
+            raise error
+        self._drop_working_row()
+        self._store._give_up_row(self.name, error)
 
     @contextlib.contextmanager
     def _prepared(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -288,7 +333,7 @@ class Table:
 
     def _drop_working_row(self) -> None:
         _discard(self._working.values())
-        self._working = {}
+        self._working, self._refusal = {}, None
 
     def _detach(self) -> None:
         """Let go of the writer, because the store is closed, and of the row that was never flushed."""
@@ -352,7 +397,8 @@ class _PendingFile:
 
     def discard(self) -> None:
         """Remove the file: its value was replaced, or its row was never flushed."""
-        fs.unlink(self.path)
+        with contextlib.suppress(OSError):  # then it stays, and costs its space
+            fs.unlink(self.path)
 
 
 def _discard(cells: Any) -> None:

@@ -22,7 +22,7 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
     """
     try:
         info = json.loads(run.run_file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # made by upstream cox, or cut short: what matters is in the tables
     if not isinstance(info, dict):
         return {}
@@ -50,9 +50,11 @@ def mark_running(run: layout.RunLayout) -> None:
     )
 
 
-def mark_ended(run: layout.RunLayout, error: str | None) -> None:
-    """Say that the run ended: by itself, or by an error."""
+def mark_ended(run: layout.RunLayout, error: str | None, *, not_stored: int = 0) -> None:
+    """Say that the run ended: by itself, or by an error; and how many rows it had to give up."""
     info = read(run)
+    if not_stored:
+        info["not_stored"] = int(info.get("not_stored", 0)) + not_stored
     info.update(state="failed" if error else "finished", ended=time.time())
     if error:
         info["error"] = error

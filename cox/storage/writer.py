@@ -114,6 +114,7 @@ class RunWriter:
         self._ids = 0
         self._gone: Exception | None = None
         self._error: str | None = None
+        self._not_stored = 0
         with _explained(run.root, "cannot open the run for writing"):
             for directory in (run.save_dir, run.tensorboard_dir, run.objects_dir, run.claims_dir):
                 fs.make_directories(directory)
@@ -255,6 +256,10 @@ class RunWriter:
         """Have the run end as failed."""
         self._error = self._error or error
 
+    def count_lost(self, rows: int) -> None:
+        """Have the run say that so many rows were not stored."""
+        self._not_stored += rows
+
     def close(self) -> None:
         """Fold, unless others still write this run, and give up the claim. What goes wrong is logged."""
         from cox.storage import fold
@@ -273,7 +278,7 @@ class RunWriter:
                     self._claim.release()
                     if self._journals_left() and not self._others_live():
                         fold.fold_locked(self.run)
-                    runinfo.mark_ended(self.run, self._error)
+                    runinfo.mark_ended(self.run, self._error, not_stored=self._not_stored)
             except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
                 _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import logging
 import os
 import subprocess
@@ -20,7 +21,8 @@ from typing import Any
 import pytest
 
 import cox
-from cox.errors import CoxError, PendingRowWarning, StorageError
+from cox.errors import CoxError, PendingRowWarning, RowError, StorageError, StorageWarning
+from cox.eventfile import EventFile
 from cox.storage import fs, layout, writer
 from tests.crash import seam, workload
 from tests.crash.test_sigkill import SHORT, a_bit_of_everything
@@ -181,6 +183,83 @@ def test_a_disk_that_stays_full_for_a_while(
         assert store["t"].df["step"].tolist() == stored
         assert [store["t"].get_pickle(uid) for uid in store["t"].df["file"]] == [[step] for step in stored]
     assert len(list((tmp_path / "run" / layout.OBJECTS_DIR).iterdir())) == len(stored), "no orphans"
+
+
+@pytest.mark.parametrize("name", ["pwrite", "sync_data", "rename", "new_file"])
+@pytest.mark.parametrize("way", ["append_row", "update_row and flush_row", "log_table_and_tb"])
+def test_on_error_warn_goes_on_without_the_rows_that_are_refused(tmp_path: Path, name: str, way: str) -> None:
+    full = False
+    disk = Disk(lambda _, called: full and called == name, errno.ENOSPC)
+
+    def session() -> int:
+        nonlocal full
+        store = cox.Store(tmp_path, "run", sync="row", on_error="warn")
+        things = store.add_table("t", {"step": int, "file": cox.PICKLE})
+        numbers = store.add_table("numbers", {"step": int})
+        for step in range(60):
+            full = 20 <= step < 40
+            if way == "append_row":
+                things.append_row({"step": step, "file": [step]})
+                numbers.append_row({"step": step})
+                continue
+            things.update_row({"file": [step]})
+            for table in (things, numbers):
+                if way == "log_table_and_tb":
+                    store.log_table_and_tb(table.name, {"step": step})
+                else:
+                    table.update_row({"step": step})
+                table.flush_row()
+        store.close()
+        return store.not_stored
+
+    with seam.intercepted(disk), pytest.warns(StorageWarning) as told:
+        lost = session()
+    needed = {"t": True, "numbers": name in ("pwrite", "sync_data")}
+    assert lost == 20 * sum(needed.values())
+    expected = {
+        table: [step for step in range(60) if not (gone and 20 <= step < 40)]
+        for table, gone in needed.items()
+    }
+    counts = [str(warning.message) for warning in told if "not stored, now of table" in str(warning.message)]
+    assert len(counts) == lost.bit_length(), "of the first, and whenever their number has doubled"
+    assert counts[0].startswith("a row of run")
+    assert counts[-1].startswith(f"{1 << (lost.bit_length() - 1)} rows of run")
+    assert all("No space left" in text and str(tmp_path) in text for text in counts)
+    assert json.loads((tmp_path / "run" / ".cox" / "run.json").read_text())["not_stored"] == lost
+    with cox.Store(tmp_path, "run", mode="r") as store:
+        for table, steps in expected.items():
+            assert store[table].df["step"].tolist() == steps
+        assert [store["t"].get_pickle(uid) for uid in store["t"].df["file"]] == [[s] for s in expected["t"]]
+    assert len(list((tmp_path / "run" / layout.OBJECTS_DIR).iterdir())) == len(expected["t"]), "no orphans"
+
+
+def test_on_error_warn_says_what_is_wrong_with_a_row_all_the_same(tmp_path: Path) -> None:
+    with cox.Store(tmp_path, "run", on_error="warn") as store:
+        table = store.add_table("t", {"step": int})
+        for wrong in ({"step": None}, {}, {"step": 1, "other": 2}):
+            with pytest.raises(RowError):
+                table.append_row(wrong)
+        assert store.not_stored == 0
+        table.append_row({"step": 1})
+    assert "not_stored" not in json.loads((tmp_path / "run" / ".cox" / "run.json").read_text())
+    with pytest.raises(ValueError, match="on_error='ignore': choose 'raise', or 'warn'"):
+        cox.Store(tmp_path, "run", on_error="ignore")
+
+
+def test_on_error_warn_stores_a_row_whose_point_is_refused(tmp_path: Path) -> None:
+    with cox.Store(tmp_path, "run", on_error="warn") as store:
+        table = store.add_table("t", {"x": float})
+        with pytest.MonkeyPatch.context() as patch:
+
+            def full(self: Any, event: Any) -> None:
+                raise StorageError(errno.ENOSPC, "no space for events")
+
+            patch.setattr(EventFile, "add_event", full)
+            with pytest.warns(StorageWarning, match="no space for events"):
+                store.log_table_and_tb("t", {"x": 1})
+            table.flush_row()
+        assert store.not_stored == 0
+        assert table.df["x"].tolist() == [1.0]
 
 
 def test_a_failing_fold_keeps_the_journal_and_says_so(
