@@ -341,8 +341,9 @@ PROGRAM = """
         def __reduce__(self):
             return self.reduced
 
-    empty = (np._core.multiarray._reconstruct, np.ndarray, (0,), b"b")
-    scalar = np._core.multiarray.scalar
+    core = np._core if hasattr(np, "_core") else np.core  # before numpy 2
+    empty = (core.multiarray._reconstruct, np.ndarray, (0,), b"b")
+    scalar = core.multiarray.scalar
     Lying = Call(np.dtype, "O8", False, True, state=(3, "|", None, None, None, -1, -1, 0))
     Void = Call(np.dtype, "V8", False, True)
     data = pickle.dumps({expression}, 2)
