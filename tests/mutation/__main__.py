@@ -1,0 +1,119 @@
+"""`python -m tests.mutation`: apply each mutant to a copy of the checkout, and have its test fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.mutation.mutants import MUTANTS, Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+#: A mutant that hangs is noticed, too.
+PATIENCE = 600
+
+
+def copy_of_the_checkout(folder: Path) -> Path:
+    """What the tests need, without environments and caches."""
+    target = folder / "checkout"
+    target.mkdir(parents=True)
+    for name in ("cox", "tests", "examples", "pyproject.toml", "README.md", "docs"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "stores"))
+        else:
+            shutil.copy(source, target / name)
+    return target
+
+
+def run_test(checkout: Path, test: str) -> tuple[int, str]:
+    """Exit status and output of one test, run on a copy."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", test],
+        cwd=checkout,
+        # PYTHONPATH: the copy, whatever is installed in the environment
+        env={**os.environ, "PYTHONPATH": os.fspath(checkout), "HYPOTHESIS_STORAGE_DIRECTORY": ".hypothesis"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def apply(mutant: Mutant, checkout: Path) -> None:
+    """Take a guard away.
+
+    Raises:
+        click.ClickException: The code is not what the table says any more.
+    """
+    path = checkout / mutant.file
+    source = path.read_text(encoding="utf-8")
+    if source.count(mutant.old) != 1:
+        raise click.ClickException(
+            f"{mutant.name}: {mutant.file} has {source.count(mutant.old)} places like\n{mutant.old}\n"
+            "bring tests/mutation/mutants.py up to date"
+        )
+    path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+
+
+def fate(mutant: Mutant) -> tuple[Mutant, str, float, str]:
+    """'killed' if the test fails on the mutant, else what happened; the seconds; the test's output."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="cox-mutant-") as folder:
+        checkout = copy_of_the_checkout(Path(folder))
+        apply(mutant, checkout)
+        try:
+            status, output = run_test(checkout, mutant.test)
+        except subprocess.TimeoutExpired:
+            status, output = 1, f"it hung for {PATIENCE} s"
+    # 1: tests ran, and failed. All else (not found, not collected) is a mistake in the table.
+    verdict = {0: "SURVIVED", 1: "killed"}.get(status, f"pytest ended with {status}")
+    return mutant, verdict, time.monotonic() - start, output
+
+
+@click.command(help="Take guards away one at a time; exit status 1 if a loss goes unnoticed.")
+@click.argument("names", nargs=-1)
+@click.option("--jobs", default=2, show_default=True, help="How many at once.")
+@click.option("--sound", is_flag=True, help="Run the tests of the table on the code as it is: all must pass.")
+def main(names: tuple[str, ...], jobs: int, sound: bool) -> None:
+    """Run the table, or the named entries of it."""
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
+        raise click.ClickException(f"no mutant {sorted(unknown)}; there are {[m.name for m in MUTANTS]}")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if sound:
+        with tempfile.TemporaryDirectory(prefix="cox-mutant-") as folder:
+            checkout = copy_of_the_checkout(Path(folder))
+            for test in sorted({mutant.test for mutant in chosen}):
+                status, output = run_test(checkout, test)
+                console.print(f"{'passes' if status == 0 else 'FAILS'}: {test}", highlight=False)
+                if status:
+                    sys.exit(output)
+        return
+    table = Table("guard taken away", "in", "noticed by", "", "s")
+    alive = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for mutant, verdict, seconds, output in pool.map(fate, chosen):
+            table.add_row(
+                mutant.name, mutant.file, mutant.test.rpartition("::")[2], verdict, f"{seconds:.0f}"
+            )
+            if verdict != "killed":
+                alive.append(f"{mutant.name}: {verdict}\n{output[-2000:]}")
+    console.print(table)
+    if alive:
+        sys.exit("\n".join(alive))
+    console.print(f"{len(chosen)} mutants, all of them noticed")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.mutation")

@@ -1,0 +1,210 @@
+"""The table of mutants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A guard that is taken away.
+
+    Attributes:
+        name: What is lost with it.
+        file: Where it stands.
+        old: Its code, which is found there once.
+        new: What stands there instead.
+        test: The test that has to fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+CRASH = "tests/crash"
+UNIT = "tests/unit"
+
+MUTANTS = [
+    # --- The journal
+    Mutant(
+        "a journal's checksums",
+        "cox/storage/journal.py",
+        "            if _crc32(payload, salt) == checksum:\n                record",
+        "            if True:\n                record",
+        f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
+    ),
+    Mutant(
+        "the salt of its checksums",
+        "cox/storage/journal.py",
+        "        salt = secrets.randbits(32)\n",
+        "        salt = 0\n",
+        f"{UNIT}/test_journal.py::test_every_journal_has_its_own_salt",
+    ),
+    Mutant(
+        "the sync of a row under sync='row'",
+        "cox/storage/journal.py",
+        "self._fd, data, at)\n            if self._sync:\n                fs.sync_data(self._fd)\n",
+        "self._fd, data, at)\n",
+        f"{UNIT}/test_journal.py::test_sync_row_syncs_every_record_and_the_name",
+    ),
+    Mutant(
+        "taking back a row that was not acknowledged",
+        "cox/storage/journal.py",
+        "        fs.truncate(self._fd, self.size)\n",
+        "",
+        f"{CRASH}/test_faults.py::test_an_interrupted_write_is_taken_back",
+    ),
+    Mutant(
+        "the second copy of a table's declaration",
+        "cox/storage/journal.py",
+        "[[TABLE, *declared], [TABLE, *declared]]",
+        "[[TABLE, *declared]]",
+        f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
+    ),
+    Mutant(
+        "the second copy of a rewind",
+        "cox/storage/journal.py",
+        "self._append_all([record, record])",
+        "self._append_all([record])",
+        f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
+    ),
+    # --- The fold and the snapshot
+    Mutant(
+        "reading the journals before the store file",
+        "cox/storage/snapshot.py",
+        "    journals = journal.read_journals(run.journal_dir)\n",
+        "    empty.is_empty(run.store_file)\n    journals = []\n",
+        f"{CRASH}/test_concurrency.py::test_a_reader_overtaken_by_folds_and_rewinds_sees_one_state",
+    ),
+    Mutant(
+        "the store file written beside and renamed",
+        "cox/storage/fs.py",
+        "    beside = temporary_beside(path)\n    try:\n        write(beside)",
+        "    beside = path\n    try:\n        write(beside)",
+        f"{UNIT}/test_fs.py::test_a_failure_to_write_leaves_the_old_file_and_nothing_else",
+    ),
+    Mutant(
+        "the sync of the store file before its rename",
+        "cox/storage/fs.py",
+        "        if durable:\n            sync_file(beside)\n        rename(beside, path)",
+        "        rename(beside, path)",
+        f"{UNIT}/test_fs.py::test_the_order_of_a_durable_replacement",
+    ),
+    Mutant(
+        "the lock around a fold",
+        "cox/storage/fold.py",
+        "    with claims.exclusive(run.fold_lock, patience=patience):\n        return",
+        "    if True:\n        return",
+        f"{CRASH}/test_concurrency.py::test_two_ranks_that_fold_at_once_lose_nothing_without_locks",
+    ),
+    Mutant(
+        "leaving a journal to its living writer",
+        "cox/storage/fold.py",
+        "        with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):\n",
+        "        if True:\n",
+        f"{CRASH}/test_concurrency.py::test_ranks_write_one_run_at_once",
+    ),
+    Mutant(
+        "the checksums of store.h5",
+        "cox/storage/hdf5/writing.py",
+        "fletcher32=True",
+        "fletcher32=False",
+        f"{CRASH}/test_damage.py::test_a_flipped_bit_in_store_h5_is_an_error_or_changes_nothing",
+    ),
+    Mutant(
+        "a lost row does not count",
+        "cox/storage/snapshot.py",
+        '        state["rows"].update({name: settled.get(name, 0) for name in state["rows"]})\n',
+        "        counted = dict(state['rows'])\n",
+        f"{UNIT}/test_journal.py::test_rows_that_were_lost_do_not_count",
+    ),
+    # --- Several processes
+    Mutant(
+        "the exclusive lock of a claim",
+        "cox/storage/claims.py",
+        "        locked = _try_lock(fd)\n        if locked is not False or",
+        "        locked = _try_lock(fd, fcntl.LOCK_SH)\n        if locked is not False or",
+        f"{UNIT}/test_claims.py::test_a_claim_says_who_holds_it",
+    ),
+    Mutant(
+        "looking at a claim takes a shared lock only",
+        "cox/storage/claims.py",
+        "        locked, holder = _try_lock(fd, fcntl.LOCK_SH), _holder(fd)\n",
+        "        locked, holder = _try_lock(fd), _holder(fd)\n",
+        f"{UNIT}/test_claims.py::test_a_claim_that_is_only_looked_at_is_not_taken_for_held",
+    ),
+    Mutant(
+        "without locks, one heir of a dead claim",
+        "cox/storage/claims.py",
+        "            if not fs.create_once(at, own):\n",
+        "            if fs.create_once(at, own) is None:\n",
+        f"{CRASH}/test_concurrency.py::test_c24_of_many_that_open_a_new_run_at_once_one_gets_it",
+    ),
+    Mutant(
+        "the start time in a claim, which tells a process from its successor",
+        "cox/storage/claims.py",
+        'return started is not None and started == holder.get("started")',
+        "return started is not None",
+        f"{CRASH}/test_concurrency.py::test_a_claim_of_an_earlier_process_with_our_own_number_is_dead",
+    ),
+    Mutant(
+        "sweeping up under the lock of the fold",
+        "cox/storage/writer.py",
+        "            with claims.exclusive(self.run.fold_lock, patience=0):\n",
+        "            if True:\n",
+        f"{CRASH}/test_concurrency.py::test_a_rank_that_opens_while_another_closes_leaves_its_fold_alone",
+    ),
+    Mutant(
+        "mode='w' spares the rows of ranks that are at it",
+        "cox/storage/fold.py",
+        "                live.add(path.stem)\n",
+        "                pass\n",
+        f"{CRASH}/test_concurrency.py::test_mode_w_beside_another_rank_drops_none_of_its_rows",
+    ),
+    Mutant(
+        "a forked child lets go of its parent's runs",
+        "cox/lifecycle.py",
+        "    writer.forget_all()\n",
+        "",
+        f"{CRASH}/test_concurrency.py::test_a_forked_child_leaves_its_parents_run_alone",
+    ),
+    Mutant(
+        "cutting off half an event",
+        "cox/eventfile.py",
+        "                fs.truncate(self._fd, self._size)\n",
+        "                pass\n",
+        f"{UNIT}/test_eventfile.py::test_a_write_that_fails_half_way_tears_nothing",
+    ),
+    Mutant(
+        "closing what a program left open",
+        "cox/store.py",
+        "        lifecycle.register(self)\n",
+        "",
+        "tests/spec/test_durability.py",
+    ),
+    # --- Strangers
+    Mutant(
+        "the allow-list of plain data",
+        "cox/objects.py",
+        "        if not trust.covers(data):\n",
+        "        if False:\n",
+        f"{UNIT}/test_objects.py::test_the_refusal_names_the_cell_the_class_and_the_remedies",
+    ),
+    Mutant(
+        "the signature is compared",
+        "cox/objects.py",
+        "    return frozenset(digests) if signing.is_signed(signed + signature) else frozenset()\n",
+        "    return frozenset(digests)\n",
+        f"{UNIT}/test_objects.py::test_a_list_that_a_stranger_signed_or_changed_is_none",
+    ),
+    Mutant(
+        "an object's file lies in its run",
+        "cox/objects.py",
+        "path.parent.name != layout.OBJECTS_DIR or path.is_symlink()",
+        "False",
+        f"{UNIT}/test_objects.py::test_what_is_no_file_of_the_run_is_not_opened",
+    ),
+]
