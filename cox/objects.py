@@ -79,7 +79,7 @@ def read_trusted(run: layout.RunLayout) -> frozenset[str]:
     try:
         listed = json.loads(run.trust_file.read_bytes())
         digests, signature = sorted(listed["digests"]), bytes.fromhex(listed["signature"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return frozenset()  # no list, or none that anybody signed: nothing is trusted by it
     signed = json.dumps(digests).encode()
     return frozenset(digests) if signing.is_signed(signed + signature) else frozenset()

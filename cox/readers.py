@@ -298,7 +298,7 @@ class CollectionReader:
 
 
 def find_runs(folder: Path) -> Iterator[layout.RunLayout]:
-    """The runs of a folder, sorted by name: directories with a store file or a journal.
+    """The runs of a folder, sorted by name: directories with a store file, a journal or a `run.json`.
 
     Copies that `snapshot_copy` left beside their run are not runs.
     """
@@ -307,15 +307,14 @@ def find_runs(folder: Path) -> Iterator[layout.RunLayout]:
     known = set(names)
     for name in names:
         run = layout.RunLayout(folder / name)
-        if not _may_be_run(run):
-            continue
-        if not _is_copy(run, known):
+        if is_run(run) and not _is_copy(run, known):
             yield run
 
 
-def _may_be_run(run: layout.RunLayout) -> bool:
+def is_run(run: layout.RunLayout) -> bool:
+    """Whether a directory is a run, or what is left of one."""
     try:
-        return run.store_file.exists() or run.journal_dir.exists()
+        return run.store_file.exists() or run.journal_dir.exists() or run.run_file.exists()
     except OSError:
         return True  # what may not be looked into is named when it is read
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from cox import __version__
+from cox.cli.repair import repair
 from cox.cli.trust import trust
+from cox.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,4 +16,6 @@ def main() -> None:
     """Look after directories of runs."""
 
 
+main.add_command(repair)
 main.add_command(trust)
+main.add_command(verify)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 
 from cox import objects, plain
+from cox.cli.terminal import printable
 from cox.errors import CoxError
 from cox.storage import layout
 
@@ -48,7 +49,7 @@ def trust(path: Path, yes: bool) -> None:
             return
         click.echo(f"{path}: {len(found)} objects would run code to be rebuilt:")
         for where, needs, _ in found:
-            click.echo(f"  {_printable(where)}: {_printable(needs)}")
+            click.echo(f"  {printable(where)}: {printable(needs)}")
         if not yes:
             click.confirm("Do you trust them?", abort=True)
         objects.write_trusted(run, (payload.digest for payload in found))
@@ -106,8 +107,3 @@ def _examine_file(path: Path, trusted: objects.Trust) -> Iterator[Payload]:
                 needs = ""
     if needs and not trusted.covers_file(path):
         yield Payload(where, needs, objects.digest_of(path))
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which could drive the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -172,7 +172,7 @@ def _content(path: Path) -> bytes:
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
         holder = json.loads(content or b"{}")
-    except ValueError:  # cut short by its writer's death
+    except (ValueError, RecursionError):  # cut short by its writer's death
         return {}
     return holder if isinstance(holder, dict) else {}
 

@@ -76,7 +76,7 @@ class TableData:
 
     def has_missing(self, column: Column) -> bool:
         """Whether any cell of a column is missing."""
-        return any(_missing_in(part, column.name) for part in self.parts)
+        return any(lacks(part, column.name) for part in self.parts)
 
     def column(self, column: Column) -> tuple[Array, Array | None]:
         """A column's values and, where cells are missing, the mask; both of shape (nrows,).
@@ -106,6 +106,14 @@ def mask_of(part: Part, name: str) -> Array:
         return np.ones(part.nrows, dtype=np.bool_)
     mask = part.missing.get(name)
     return np.zeros(part.nrows, dtype=np.bool_) if mask is None else mask
+
+
+def lacks(part: Part, name: str) -> bool:
+    """Whether any of a part's cells of a column is missing."""
+    if name not in part.values:
+        return part.nrows > 0
+    mask = part.missing.get(name)
+    return mask is not None and bool(mask.any())
 
 
 def is_beyond_int64(values: Array) -> bool:
@@ -177,13 +185,6 @@ def _array_of(cells: Sequence[Any], column: Column) -> tuple[Array, Array | None
     except OverflowError as error:
         raise DamagedError(f"column {column.name!r} holds a number that does not fit: {error}") from error
     return array, mask
-
-
-def _missing_in(part: Part, name: str) -> bool:
-    if name not in part.values:
-        return part.nrows > 0
-    mask = part.missing.get(name)
-    return mask is not None and bool(mask.any())
 
 
 def _filler(column: Column, nrows: int) -> Array:

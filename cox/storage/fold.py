@@ -53,7 +53,7 @@ def fold_locked(
     if now.damage:
         _keep_damaged(run, now.journals)
     _log_torn(run, now.journals, owner)
-    if any(log.records or log.damage for log in now.journals):
+    if any(log.damage or not log.is_empty for log in now.journals):
         if durable:
             _sync_objects(run)
         now.content.folded_bytes += sum(log.size for log in now.journals)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,14 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def sync_directories(path: Path, top: Path) -> None:
+    """Have the names in a directory survive the machine, and its own name, and so on up to those in `top`."""
+    for directory in (path, *path.parents):
+        sync_directory(directory)
+        if directory == top:
+            break
+
+
 def sync_file(path: Path) -> None:
     """Have a finished file's bytes survive the machine."""
     fd = os.open(path, os.O_RDONLY)
@@ -85,9 +94,17 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def make_directories(path: Path) -> None:
-    """Make a directory and its parents, where they are missing."""
+def make_directories(path: Path, *, durable: bool = False) -> None:
+    """Make a directory and its parents, where they are missing.
+
+    Args:
+        path: The directory.
+        durable: Whether those that this call makes are to survive the machine.
+    """
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(parents=True, exist_ok=True)
+    if durable and missing:
+        sync_directories(path.parent, missing[-1].parent)
 
 
 def make_directory(path: Path) -> bool:
@@ -116,8 +133,8 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{layout.TEMPORARY_PREFIX}{uuid.uuid4().hex}")
 
 
-def replace_file(path: Path, write: Callable[[Path], None], *, durable: bool) -> None:
-    """Replace a file whole: written beside, synced, renamed, directory synced.
+def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool) -> None:
+    """Replace a file whole: written beside, synced, renamed, directory and its parent synced.
 
     Args:
         path: The file to make or replace.
@@ -137,7 +154,8 @@ def replace_file(path: Path, write: Callable[[Path], None], *, durable: bool) ->
             unlink(beside)
         raise
     if durable:
-        sync_directory(path.parent)
+        # an fsync says nothing of the directory's own name, which may be as new as the file
+        sync_directories(path.parent, path.parent.parent)
 
 
 def replace_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
@@ -153,6 +171,7 @@ def create_once(path: Path, data: bytes) -> bool:
     """
     beside = temporary_beside(path)
     write_new(beside, data)
+    sync_file(beside)  # a loss of power may keep the name and lose what was not synced
     return link_or_leave(beside, path)
 
 
@@ -173,6 +192,19 @@ def link_or_leave(finished: Path, path: Path) -> bool:
     finally:
         unlink(finished)
     return True
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, so that it stays when its first one is replaced.
+
+    Where the file system has no hard links, that is a copy.
+    """
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:
+        replace_file(target, lambda beside: shutil.copy2(source, beside), durable=True)
 
 
 @contextlib.contextmanager

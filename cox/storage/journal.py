@@ -20,15 +20,19 @@ import os
 import secrets
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cox.errors import FormatVersionError
 from cox.schema import Schema
 from cox.storage import fs, layout
+
+if TYPE_CHECKING:
+    from cox.storage import bulk
 
 VERSION = 1
 HEADER = b"COXLOG" + struct.pack("<H", VERSION)
@@ -37,10 +41,14 @@ MARK = b"\xc0\xc5"
 ROW, TABLE, REWIND = range(3)
 
 _head = struct.Struct("<2sII")
+HEAD_SIZE = _head.size
 _pack_head = _head.pack
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _crc32 = zlib.crc32
+
+#: No writer ever gets to this sequence number, and what follows it would not fit into a record.
+_MOST_RECORDS = 2**62
 
 #: Looking for the next good record may checksum this many times the file's size, so that no file,
 #: however it was made, is read for longer than that.
@@ -83,10 +91,10 @@ class JournalWriter:
         if self._dirty:
             self._take_back()
         data = _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
-        size = len(data)
+        at = self.size
         try:
-            if os.pwrite(self._fd, data, self.size) != size:
-                fs.write_at(self._fd, data, self.size)
+            if os.pwrite(self._fd, data, at) != len(data):
+                fs.write_at(self._fd, data, at)
             if self._sync:
                 fs.sync_data(self._fd)
         except BaseException:
@@ -94,7 +102,7 @@ class JournalWriter:
             with contextlib.suppress(OSError):  # if it cannot be done now, it is before the next record
                 self._take_back()
             raise
-        self.size += size
+        self.size = at + len(data)
         self.next_seq += 1
 
     def append_table(
@@ -165,7 +173,8 @@ class JournalWriter:
         try:
             fs.write_at(fd, HEADER, 0)
             if self._sync:
-                fs.sync_directory(self._run.journal_dir)
+                # an fsync says nothing of a directory's own name, which may be as new as the file
+                fs.sync_directories(self._run.journal_dir, self._run.root.parent)
         except OSError:
             os.close(fd)
             fs.unlink(path)
@@ -180,21 +189,45 @@ class Journal:
     Attributes:
         path: The file.
         writer: Whose it is.
-        records: The payloads, `[kind, seq, …]`, in the order they were written.
         size: How long it was.
         torn: Bytes of an unfinished record at the end.
         damage: A sentence for each place in the middle that could not be read.
+        rows: The records by columns, if they were read so.
     """
 
     path: Path
     writer: str
-    records: list[list[Any]] = field(default_factory=list)
     size: int = 0
     torn: int = 0
     damage: list[str] = field(default_factory=list)
+    rows: bulk.Rows | None = None
+    _records: list[list[Any]] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[list[Any]]:
+        """The payloads, `[kind, seq, …]`, in the order they were written."""
+        if self.rows is not None and not self._records:
+            self._records = self.rows.records()
+        return self._records
+
+    @property
+    def first_seq(self) -> int:
+        """The first record's sequence number, or 0."""
+        if self.rows is not None:
+            return int(self.rows.seq[0])
+        return int(self._records[0][1]) if self._records else 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record could be read."""
+        return self.rows is None and not self._records
 
 
-def read_journals(directory: Path) -> list[Journal]:
+#: Reads the records of a journal of this salt by columns, and says where the last one ends; see `bulk.read`.
+ReadRows = Callable[[bytes, int], "tuple[bulk.Rows, int] | None"]
+
+
+def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Journal]:
     """Read every journal in a directory, oldest records first. Blocks and is blocked by nobody.
 
     A journal that vanishes meanwhile was folded: its rows are in the store file, which is read after.
@@ -212,13 +245,20 @@ def read_journals(directory: Path) -> list[Journal]:
             data = (directory / name).read_bytes()
         except FileNotFoundError:
             continue
-        journals.append(parse(data, directory / name, *parsed))
-    journals.sort(key=lambda journal: (journal.writer, journal.records[0][1] if journal.records else 0))
+        journals.append(parse(data, directory / name, *parsed, read_rows=read_rows))
+    journals.sort(key=lambda journal: (journal.writer, journal.first_seq))
     return journals
 
 
-def parse(data: bytes, path: Path, writer: str, salt: int) -> Journal:
+def parse(data: bytes, path: Path, writer: str, salt: int, *, read_rows: ReadRows | None = None) -> Journal:
     """Read the bytes of a journal.
+
+    Args:
+        data: All of them.
+        path: Where they are from.
+        writer: Whose they are.
+        salt: What its checksums begin with.
+        read_rows: The fast way, which the caller pays numpy for. It is taken for a journal without damage.
 
     Raises:
         FormatVersionError: A newer cox wrote it.
@@ -233,17 +273,31 @@ def parse(data: bytes, path: Path, writer: str, salt: int) -> Journal:
             )
     elif data:
         journal.damage.append("its header is damaged")
-    _parse_records(data, salt, journal)
-    if journal.damage and not journal.records and len(data) < len(HEADER):
+    found = read_rows(data, salt) if read_rows and not journal.damage else None
+    if found is not None:
+        journal.rows = _parse_tail(data, salt, journal, *found)
+    if journal.rows is None:
+        _parse_records(data, salt, journal, len(HEADER))
+    if journal.damage and not journal._records and len(data) < len(HEADER):
         journal.damage, journal.torn = [], len(data)  # the very first write was cut short
     return journal
 
 
-def _parse_records(data: bytes, salt: int, journal: Journal) -> None:
+def _parse_tail(data: bytes, salt: int, journal: Journal, rows: bulk.Rows, stop: int) -> bulk.Rows | None:
+    """The rows again, if nothing but an unfinished record is behind them."""
+    tail = Journal(journal.path, journal.writer)
+    _parse_records(data, salt, tail, stop)
+    if tail.damage or tail._records:
+        return None
+    journal.torn = tail.torn
+    return rows
+
+
+def _parse_records(data: bytes, salt: int, journal: Journal, position: int) -> None:
     view = memoryview(data)
-    position, end = len(HEADER), len(data)
-    records = journal.records
-    unpack, size = _head.unpack_from, _head.size
+    end = len(data)
+    records = journal._records
+    unpack, size = _head.unpack_from, HEAD_SIZE
     budget = _RESYNC_BUDGET * len(data)
     while position + size <= end:
         mark, length, checksum = unpack(data, position)
@@ -251,7 +305,7 @@ def _parse_records(data: bytes, salt: int, journal: Journal) -> None:
         if mark == MARK and stop <= end:
             payload = view[position + size : stop]
             if _crc32(payload, salt) == checksum:
-                record = _record(payload)
+                record = decode(payload)
                 if record:
                     records.append(record)
                 else:
@@ -270,13 +324,14 @@ def _parse_records(data: bytes, salt: int, journal: Journal) -> None:
     journal.torn = max(0, end - position)
 
 
-def _record(payload: memoryview) -> list[Any]:
+def decode(payload: bytes | memoryview) -> list[Any]:
     """A record's payload, or nothing if it is none, whatever its checksum says."""
     try:
         record = _decode(payload)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return []
-    return record if len(record) >= 2 and all(type(number) is int for number in record[:2]) else []
+    sound = len(record) >= 2 and type(record[0]) is type(record[1]) is int and 0 <= record[1] < _MOST_RECORDS
+    return record if sound else []
 
 
 def _next_record(data: bytes, position: int, salt: int, budget: int) -> tuple[int, int]:

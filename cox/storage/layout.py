@@ -22,6 +22,9 @@ FOLD_LOCK = "fold.lock"
 CACHE_DIR = ".cox-cache"
 SNAPSHOT_SUFFIX = "_snapshot"
 JOURNAL_SUFFIX = ".log"
+#: A journal that could not be read whole when it was folded; a directory of what a repair replaced.
+DAMAGED_SUFFIX = ".damaged"
+DAMAGED_PREFIX = "damaged-"
 #: What every file that is not finished yet begins with, so that what a kill leaves behind is known.
 TEMPORARY_PREFIX = ".tmp-"
 

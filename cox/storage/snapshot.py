@@ -16,9 +16,10 @@ import numpy as np
 
 from cox.errors import DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import Column, Schema
-from cox.storage import empty, hdf5, journal, layout, runinfo
-from cox.storage.columns import Part, TableData, mask_of, part_from_rows, values_of
+from cox.storage import bulk, empty, hdf5, journal, layout, runinfo
+from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
 
+_NONE = np.empty(0, dtype=np.int64)
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
 _RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
 
@@ -70,7 +71,7 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
         FormatVersionError: A newer cox wrote it.
     """
     runinfo.read(run)  # a newer format is refused before anything is taken for an older one
-    journals = journal.read_journals(run.journal_dir)
+    journals = journal.read_journals(run.journal_dir, bulk.read)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
         content = (
@@ -119,11 +120,21 @@ def own_rows(content: hdf5.StoreFile, writer: str) -> dict[str, int]:
 
 @dataclass(slots=True)
 class _Pending:
-    """A table as one journal tells it: its columns, and rows that are not in the store file."""
+    """A table as one journal tells it: its columns, and rows that are not in the store file.
+
+    Of a journal that is replayed by columns, `chosen` says which of its records these rows are.
+    """
 
     name: str
     columns: list[Column]
     rows: list[list[Any]] = field(default_factory=list)
+    chosen: list[Array] = field(default_factory=list)
+    part: Part | None = None
+
+    @property
+    def nrows(self) -> int:
+        """How many rows."""
+        return len(self.rows) + sum(len(some) for some in self.chosen)
 
 
 class _Replay:
@@ -143,10 +154,32 @@ class _Replay:
         for log in self._snapshot.journals:
             name = log.path.name
             self._snapshot.damage += [f"journal {name}: {sentence}" for sentence in log.damage]
-            self._apply(log)
+            state = self._content.writers.setdefault(log.writer, {"seq": 0, "rows": {}})
+            if log.rows is None or not self._apply_rows(log, log.rows, state):
+                self._apply_records(log, state)
 
-    def _apply(self, log: journal.Journal) -> None:
-        state = self._content.writers.setdefault(log.writer, {"seq": 0, "rows": {}})
+    def _apply_rows(self, log: journal.Journal, rows: bulk.Rows, state: dict[str, Any]) -> bool:
+        """Apply a journal by columns, if it is as its writer wrote it. Of any other it changes nothing."""
+        try:
+            pending, rewinds = _replayed(rows, state)
+            for number, table in pending.items():
+                if rows.width(number) > len(table.columns):
+                    return False
+                if self._is_wanted(table.name):
+                    table.part = rows.part(number, table.columns, np.concatenate([_NONE, *table.chosen]))
+        except (LookupError, TypeError, ValueError, OverflowError, DamagedError):
+            return False
+        settled = dict(state["rows"])
+        for name, keep in rewinds:
+            state["rows"][name] = keep
+            if keep < settled.get(name, 0):
+                _cut(self._content, name, log.writer, keep, gone=settled[name] - keep)
+                settled[name] = keep
+        self._settle(log, state, pending, settled, max(state["seq"], int(rows.seq[-1]) + 1))
+        return True
+
+    def _apply_records(self, log: journal.Journal, state: dict[str, Any]) -> None:
+        """Apply a journal record by record, and say what is wrong with it."""
         pending: dict[int, _Pending] = {}
         settled = dict(state["rows"])  # how many of its rows stand in `content` already
         expected = state["seq"]
@@ -177,13 +210,27 @@ class _Replay:
                 self._damaged(log, f"a record makes no sense: {error}")
         if lost:
             self._damaged(log, f"{lost} records are lost")
-        state["seq"] = expected
+        self._settle(log, state, pending, settled, expected)
+
+    def _settle(
+        self,
+        log: journal.Journal,
+        state: dict[str, Any],
+        pending: dict[int, _Pending],
+        settled: dict[str, int],
+        seq: int,
+    ) -> None:
+        """Put the rows of a journal behind the others, and note what is in `content` now."""
+        state["seq"] = seq
         # counted anew, for lost rows were counted too: whoever opens the run next counts what there is
         state["rows"].update({name: settled.get(name, 0) for name in state["rows"]})
         for table in pending.values():
-            if table.rows or table.name in self._content.tables:
+            if table.nrows or table.name in self._content.tables:
                 self._merge(table, log)
-            state["rows"][table.name] = state["rows"].get(table.name, 0) + len(table.rows)
+            state["rows"][table.name] = state["rows"].get(table.name, 0) + table.nrows
+
+    def _is_wanted(self, name: str) -> bool:
+        return self._rows and (self._wanted is None or name in self._wanted)
 
     def _damaged(self, log: journal.Journal, sentence: str) -> None:
         self._snapshot.damage.append(f"journal {log.path.name}: {sentence}")
@@ -208,10 +255,10 @@ class _Replay:
         width = len(table.columns)
         if any(len(record) - 4 > width for record in table.rows):
             self._damaged(log, f"table {name!r}: the declaration of a column is lost, and with it its cells")
-        content.nrows[name] = content.nrows.get(name, 0) + len(table.rows)
+        content.nrows[name] = content.nrows.get(name, 0) + table.nrows
         merged = merge_schemas(whole.schema, table.columns)
-        if self._rows and (self._wanted is None or name in self._wanted):
-            part = self._part(table, log)
+        if self._is_wanted(name):
+            part = table.part or self._part(table, log)
             whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
             if part.nrows:
                 whole.parts.append(widened(part, Schema(table.columns), merged))
@@ -227,6 +274,47 @@ class _Replay:
             good = [row for row in rows if _fits(row, table.columns)]
             self._content.nrows[table.name] -= len(rows) - len(good)
             return part_from_rows(good, table.columns)
+
+
+def _replayed(rows: bulk.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pending], list[tuple[str, int]]]:
+    """The tables of a journal that is as its writer wrote it, and its rewinds.
+
+    Raises:
+        ValueError: It is not, and so do TypeError and LookupError say.
+    """
+    count, fresh = len(rows.seq), state["seq"] - int(rows.seq[0])
+    if fresh < 0 or (np.diff(rows.seq) != 1).any():
+        raise ValueError("records are lost")
+    pending: dict[int, _Pending] = {}
+    rewinds: list[tuple[str, int]] = []
+    nrows: dict[str, int] = dict(state["rows"])
+    start = min(fresh, count)
+    for at, record in [*rows.others.items(), (count, [journal.ROW])]:
+        some = rows.table[start:at]
+        for number in np.unique(some[np.diff(some, prepend=-1) != 0]):  # few, where tables do not take turns
+            if number >= 0:
+                table = pending[int(number)]
+                chosen = start + np.flatnonzero(some == number)
+                first = nrows.get(table.name, 0)
+                nrows[table.name] = first + len(chosen)
+                if (rows.number[chosen] != np.arange(first, first + len(chosen))).any():
+                    raise ValueError("rows are lost")
+                table.chosen.append(chosen)
+        if record[0] == journal.TABLE:
+            _declare(pending, record)
+        elif record[0] == journal.REWIND and at >= fresh:
+            name, keep = record[2], record[3]
+            if type(name) is not str or type(keep) is not int or not 0 <= keep <= nrows.get(name, 0):
+                raise ValueError("a rewind of rows that are lost")
+            for table in pending.values():
+                if table.name == name:
+                    table.chosen = [some[rows.number[some] < keep] for some in table.chosen]
+            nrows[name] = keep
+            rewinds.append((name, keep))
+        elif record[0] not in (journal.ROW, journal.REWIND):
+            raise ValueError("a record of another kind")
+        start = max(start, min(at + 1, count))
+    return pending, rewinds
 
 
 def _fits(row: list[Any], columns: list[Column]) -> bool:
@@ -305,6 +393,7 @@ def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
 
 def widened(part: Part, before: Schema, after: Schema) -> Part:
     """The part with its values in the kinds of `after`, where they are other than those of `before`."""
+    changed: dict[str, Array] = {}
     for column in after:
         known = before.get(column.name)
         if known is None or known.kind == column.kind or column.name not in part.values:
@@ -313,7 +402,7 @@ def widened(part: Part, before: Schema, after: Schema) -> Part:
         if column.kind == "str":
             made = np.empty(part.nrows, dtype=object)
             made[:] = [str(value) for value in values.tolist()]
-            part.values[column.name] = made
+            changed[column.name] = made
         else:
-            part.values[column.name] = values.astype(np.float64)
-    return part
+            changed[column.name] = values.astype(np.float64)
+    return Part(part.nrows, part.values | changed, part.missing) if changed else part

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import signal
 import socket
 import time
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cox
-from cox.errors import RunInUseError
-from cox.storage import writer
+from cox.errors import DamagedError, RunInUseError
+from cox.repair import repair
+from cox.storage import layout, snapshot, writer
+from cox.verify import verify
 from tests.crash import seam, workload
 
 
@@ -62,6 +65,11 @@ def log_and_die(
     `call` is its number, from 0, among all of them, or among those that can be half done. If there are
     fewer, nothing happens.
     """
+    with seam.intercepted(_killer(call, how)):
+        log(folder, exp_id, seed, length, done, acks, fold_at)
+
+
+def _killer(call: int, how: str) -> seam.Handler:
     left = call
 
     def die(number: int, name: str, do: Callable[[], object], half: Callable[[], object] | None) -> object:
@@ -75,8 +83,34 @@ def log_and_die(
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 
-    with seam.intercepted(die):
-        log(folder, exp_id, seed, length, done, acks, fold_at)
+    return die
+
+
+# --- Damage
+
+
+def read_in_little_memory(run: str, megabytes: int) -> None:
+    """Read, check and repair a run with so much memory on top of what is in use. It may be damaged."""
+    with Path("/proc/self/statm").open() as file:
+        in_use = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (megabytes << 20),) * 2)
+    damaged = False
+    try:
+        snapshot.read(layout.RunLayout(Path(run)))
+    except DamagedError as error:
+        damaged = True
+        assert not isinstance(error.__cause__, MemoryError), "it was tried"
+    report = verify(run)
+    assert report.findings or not damaged
+    assert not [finding for finding in report.findings if "memory" in finding.problem]
+    assert repair(run).after.ok
+
+
+def repair_and_die(run: str, call: int, how: str) -> None:
+    """Repair a run, and die at a call, as in `log_and_die`."""
+    os.fsync = os.fdatasync = lambda fd: None
+    with seam.intercepted(_killer(call, how)):
+        repair(run)
 
 
 # --- Writers and readers side by side

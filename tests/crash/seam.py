@@ -19,6 +19,8 @@ from cox.storage import fs, hdf5
 
 #: What of `fs` changes something by itself, rather than through another one of these.
 FUNCTIONS = ("sync_data", "sync_file", "sync_directory", "make_directories", "unlink", "rename")
+#: The same, for what only a repair does.
+REPAIRS = ("link",)
 
 
 class Handler(Protocol):
@@ -79,7 +81,7 @@ def intercepted(handler: Handler) -> Iterator[list[str]]:
         patch.setattr(os, "pwrite", pwrite)
         patch.setattr(hdf5, "write", write)
         patch.setattr(fs, "new_file", new_file)
-        for name in FUNCTIONS:
+        for name in (*FUNCTIONS, *REPAIRS):
             patch.setattr(fs, name, named(name))
         yield names
 

@@ -84,12 +84,18 @@ def fate(mutant: Mutant) -> tuple[Mutant, str, float, str]:
 @click.command(help="Take guards away one at a time; exit status 1 if a loss goes unnoticed.")
 @click.argument("names", nargs=-1)
 @click.option("--jobs", default=2, show_default=True, help="How many at once.")
+@click.option("--list", "listing", is_flag=True, help="Print the table in Markdown, and run nothing.")
 @click.option("--sound", is_flag=True, help="Run the tests of the table on the code as it is: all must pass.")
-def main(names: tuple[str, ...], jobs: int, sound: bool) -> None:
+def main(names: tuple[str, ...], jobs: int, listing: bool, sound: bool) -> None:
     """Run the table, or the named entries of it."""
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
         raise click.ClickException(f"no mutant {sorted(unknown)}; there are {[m.name for m in MUTANTS]}")
+    if listing:
+        print("| what is taken away | where | noticed by |\n|---|---|---|")
+        for mutant in chosen:
+            print(f"| {mutant.name} | `{mutant.file}` | `{mutant.test.rpartition('/')[2]}` |")
+        return
     console = Console(width=None if sys.stdout.isatty() else 140)
     if sound:
         with tempfile.TemporaryDirectory(prefix="cox-mutant-") as folder:

@@ -87,10 +87,25 @@ def test_the_order_of_a_durable_replacement(tmp_path: Path, monkeypatch: pytest.
         real = getattr(fs, name)
         monkeypatch.setattr(fs, name, lambda *args, n=name, r=real: (order.append(n), r(*args))[1])
     fs.replace_bytes(tmp_path / "a", b"", durable=True)
-    assert order == ["sync_file", "rename", "sync_directory"]
+    assert order == ["sync_file", "rename", "sync_directory", "sync_directory"]
     order.clear()
     fs.replace_bytes(tmp_path / "b", b"", durable=False)
     assert order == ["rename"]
+
+
+def test_a_name_is_synced_in_its_directory_and_the_directorys_own_in_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(fs, "sync_directory", synced.append)
+    fs.make_directories(tmp_path / "a" / "b" / "c", durable=True)
+    assert synced == [tmp_path / "a" / "b", tmp_path / "a", tmp_path]
+    synced.clear()
+    fs.make_directories(tmp_path / "a" / "b" / "c", durable=True)
+    fs.make_directories(tmp_path / "d")
+    assert synced == [], "there is nothing new to sync, or nobody asked for it"
+    fs.replace_bytes(tmp_path / "a" / "b" / "c" / "file", b"", durable=True)
+    assert synced == [tmp_path / "a" / "b" / "c", tmp_path / "a" / "b"]
 
 
 def test_temporary_names_are_distinct_and_known(tmp_path: Path) -> None:
@@ -100,6 +115,15 @@ def test_temporary_names_are_distinct_and_known(tmp_path: Path) -> None:
 
 
 # --- Making once
+
+
+def test_a_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fs, "sync_file", lambda path: synced.append((path.read_bytes(), names(tmp_path))))
+    synced: list[tuple[bytes, list[str]]] = []
+    fs.create_once(tmp_path / "x", b"1")
+    ((data, there),) = synced
+    assert data == b"1"
+    assert "x" not in there
 
 
 def test_only_the_first_makes_a_file(tmp_path: Path) -> None:

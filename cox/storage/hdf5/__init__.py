@@ -5,11 +5,23 @@ code. Here attributes are read raw and go through `cox.plain`. What is written i
 `HDFStore.append(…, data_columns=True)`, attribute by attribute, plus `COX_DATA` for upstream cox, and
 one root attribute, COX_RUN, with all that cox itself needs to read the file back (docs/FORMAT.md).
 
-A file is only ever made new; nothing here changes one in place.
+A file is only ever made new; nothing here changes one in place. What is left of a damaged one, `salvage`
+reads.
 """
 
 from cox.storage.hdf5.content import RUN_ATTRIBUTE, SIDECAR_GROUP, UPSTREAM_ATTRIBUTE, VERSION, StoreFile
 from cox.storage.hdf5.reading import read
+from cox.storage.hdf5.salvaging import Salvage, salvage
 from cox.storage.hdf5.writing import write
 
-__all__ = ["RUN_ATTRIBUTE", "SIDECAR_GROUP", "UPSTREAM_ATTRIBUTE", "VERSION", "StoreFile", "read", "write"]
+__all__ = [
+    "RUN_ATTRIBUTE",
+    "SIDECAR_GROUP",
+    "UPSTREAM_ATTRIBUTE",
+    "VERSION",
+    "Salvage",
+    "StoreFile",
+    "read",
+    "salvage",
+    "write",
+]

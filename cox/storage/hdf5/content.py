@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cox.storage.columns import TableData
+from cox.storage.columns import Part, TableData
 
 VERSION = 1
 RUN_ATTRIBUTE = "COX_RUN"
+#: CRC-32 of the former's text, where that is so long that HDF5 keeps it outside of what it has checksums on.
+CHECKSUM_ATTRIBUTE = "COX_RUN_CRC32"
+CHECKSUM_FROM = 32 * 1024
 UPSTREAM_ATTRIBUTE = "COX_DATA"
 SIDECAR_GROUP = "_cox"
 
@@ -27,6 +30,8 @@ class StoreFile:
             rows of each table are its own.
         folded_bytes: Bytes of journal that went into the file so far.
         foreign: What else lies at the file's root: put there by the user, and kept.
+        stored: For tables with all rows by cox, these rows as they were read. While a table begins with
+            these very parts, its rows are in the file already.
     """
 
     tables: dict[str, TableData] = field(default_factory=dict)
@@ -34,3 +39,4 @@ class StoreFile:
     writers: dict[str, dict[str, Any]] = field(default_factory=dict)
     folded_bytes: int = 0
     foreign: list[str] = field(default_factory=list)
+    stored: dict[str, list[Part]] = field(default_factory=dict)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Container, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import h5py
 import msgspec
 import numpy as np
 
 from cox import plain
-from cox.errors import DamagedError, FormatVersionError
+from cox.errors import DamagedError, FormatVersionError, StorageError
 from cox.schema import Column, Schema, kind_of
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_beyond_int64, is_text
 from cox.storage.hdf5.content import (
+    CHECKSUM_ATTRIBUTE,
+    CHECKSUM_FROM,
     RUN_ATTRIBUTE,
     SIDECAR_GROUP,
     SLICE_BYTES,
@@ -25,6 +30,17 @@ from cox.storage.hdf5.content import (
     VERSION,
     StoreFile,
 )
+
+#: What a file may claim to hold without a look at what is there, in bytes; and how many times of what is
+#: there. Deflate makes 1032 of one, and nothing that pandas compresses with makes more in its small chunks.
+_BELIEVED_BYTES = 1024 * 1024
+_BELIEVED_RATIO = 4096
+
+#: How deep tables are looked for in groups.
+_MOST_NESTED = 32
+
+#: Rows of so many bytes or more are mostly padding.
+WIDE = 1024
 
 
 def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = True) -> StoreFile:
@@ -39,17 +55,42 @@ def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = 
         FileNotFoundError: There is none.
         DamagedError: It is no HDF5 file, or not readable as a store.
         FormatVersionError: A newer cox wrote it.
+        StorageError: The file system refused to give it out.
     """
     try:
-        file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=_access())
-        try:
+        with opened(path) as file:
             return _read_open(file, None if tables is None else frozenset(tables), rows=rows)
-        finally:
-            file.close()
-    except (DamagedError, FormatVersionError, FileNotFoundError):
+    except (FormatVersionError, FileNotFoundError):
         raise
     except Exception as error:
+        if is_refusal(error):
+            raise refused(error, path) from error
         raise DamagedError(f"{path} cannot be read as a store: {error}") from error
+
+
+@contextlib.contextmanager
+def opened(path: Path | str) -> Iterator[h5py.h5f.FileID]:
+    """The file, as long as the block runs."""
+    file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=_access())
+    try:
+        yield file
+    except BaseException:
+        # an error that somebody keeps would keep the file open, and what is cached of it would be read
+        # again in the place of a repaired one
+        h5py.File(file).close()
+        raise
+    file.close()
+
+
+def is_refusal(error: Exception) -> TypeGuard[OSError]:
+    """Whether an error says that the file could not be looked into, and nothing of what is in it."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EIO, errno.EISDIR)
+
+
+def refused(error: OSError, path: Path | str) -> StorageError:
+    """The error for a user, of one that is a refusal."""
+    said = os.strerror(error.errno or 0)
+    return StorageError(error.errno, f"cannot read the store: {said}", os.fspath(path))
 
 
 @lru_cache(maxsize=1)
@@ -63,17 +104,21 @@ def _access() -> h5py.h5p.PropFAID:
 
 def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bool) -> StoreFile:
     content = StoreFile()
-    run = _run_attribute(file)
+    run = run_attribute(file)
     described: dict[str, Any] = run.get("tables", {})
     content.writers, content.folded_bytes = run.get("writers", {}), run.get("folded_bytes", 0)
     for name, about in described.items():
         table = TableData(name, Schema.from_json(about["columns"]))
         content.tables[name], content.nrows[name] = table, about["nrows"]
         if wanted is None or name in wanted:
-            dataset = _dataset(file, f"{name}/table")
+            dataset = dataset_at(file, f"{name}/table")
             content.nrows[name] = dataset.shape[0]  # another program may have appended
+            if dataset.shape[0] < about["nrows"]:
+                raise DamagedError(f"table {name!r} has only {dataset.shape[0]} of its {about['nrows']} rows")
             if rows:
                 table.parts = _read_described(file, dataset, table, about)
+                if dataset.shape[0] == about["nrows"]:
+                    content.stored[name] = list(table.parts)
     roots = {name.partition("/")[0] for name in described}
     if any("number" in about for about in described.values()):
         roots.add(SIDECAR_GROUP)
@@ -84,17 +129,17 @@ def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bo
 
 def _read_others(file: h5py.File, content: StoreFile, wanted: frozenset[str] | None, *, rows: bool) -> None:
     """Read what is in the file that cox did not write: upstream's tables; and note what is the user's."""
-    for name, group in _upstream_groups(file, content.tables):
-        dataset = _dataset(file.id, f"{name}/table")
-        table, places = _upstream_table(name, group, dataset)
+    for name, group in upstream_groups(file, content.tables):
+        dataset = dataset_at(file.id, f"{name}/table")
+        table, places = upstream_table(name, group, dataset)
         content.tables[table.name], content.nrows[table.name] = table, dataset.shape[0]
         if rows and (wanted is None or table.name in wanted):
             table.parts = _read_parts(dataset, table.schema, places)
     known = {name.partition("/")[0] for name in content.tables} | {SIDECAR_GROUP}
-    content.foreign = [name for name in file if name not in known and _is_hard(file.id, name.encode())]
+    content.foreign = [name for name in file if name not in known and is_hard(file.id, name.encode())]
 
 
-def _run_attribute(file: h5py.h5f.FileID) -> dict[str, Any]:
+def run_attribute(file: h5py.h5f.FileID) -> dict[str, Any]:
     """COX_RUN, which says all about the tables; empty in a file of upstream's."""
     name = RUN_ATTRIBUTE.encode()
     if not h5py.h5a.exists(file, name):
@@ -105,7 +150,13 @@ def _run_attribute(file: h5py.h5f.FileID) -> dict[str, Any]:
         raise DamagedError(f"{RUN_ATTRIBUTE} is no text")
     raw = np.empty((), dtype=f"S{kind.get_size()}")
     attribute.read(raw, mtype=kind)
-    run: dict[str, Any] = json.loads(raw.tobytes())
+    text = raw.tobytes()
+    if len(text) >= CHECKSUM_FROM and h5py.h5a.exists(file, CHECKSUM_ATTRIBUTE.encode()):
+        checksum = np.empty((), dtype=np.int64)
+        h5py.h5a.open(file, CHECKSUM_ATTRIBUTE.encode()).read(checksum)
+        if zlib.crc32(text) != int(checksum):
+            raise DamagedError(f"{RUN_ATTRIBUTE} does not have the checksum that it should")
+    run: dict[str, Any] = json.loads(text)
     if run["version"] > VERSION:
         raise FormatVersionError(
             f"{file.name.decode()} is a store of format {run['version']}; this cox reads up to {VERSION}: "
@@ -114,7 +165,7 @@ def _run_attribute(file: h5py.h5f.FileID) -> dict[str, Any]:
     return run
 
 
-def _dataset(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:
+def dataset_at(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:
     """A dataset that lies in the file itself: links may lead to other files, and so may raw data."""
     group = file
     *parents, last = path.encode().split(b"/")
@@ -131,12 +182,32 @@ def _dataset(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:
     return dataset
 
 
+def check_size(claimed: int, there: Callable[[], int]) -> None:
+    """Refuse to make room for more than the bytes in the file can stand for, whatever a header claims.
+
+    A chunk that is not there reads as zeros, and HDF5 trusts the size of those that are.
+
+    Args:
+        claimed: How many bytes there should be.
+        there: Tells how many there are, compressed; asked where that matters.
+    """
+    if claimed > _BELIEVED_BYTES and claimed > _BELIEVED_RATIO * there():
+        raise DamagedError(f"{claimed} bytes are claimed, and {there()} are there")
+
+
+def chunk_rows(dataset: h5py.h5d.DatasetID) -> int:
+    """How many rows a chunk has: all of them, in a dataset that is in one piece."""
+    how = dataset.get_create_plist()
+    return int(how.get_chunk()[0]) if how.get_layout() == h5py.h5d.CHUNKED else max(1, dataset.shape[0])
+
+
 def _check_hard_link(group: Any, name: bytes) -> None:
-    if not _is_hard(group, name):
+    if not is_hard(group, name):
         raise DamagedError(f"{name.decode()!r} is a link to somewhere else")
 
 
-def _is_hard(group: Any, name: bytes) -> bool:
+def is_hard(group: Any, name: bytes) -> bool:
+    """Whether a name in a group stands for something in the file itself."""
     return bool(group.links.get_info(name).type == h5py.h5l.TYPE_HARD)
 
 
@@ -145,18 +216,34 @@ def _read_described(
 ) -> list[Part]:
     parts = _read_parts(dataset, table.schema, about["places"])
     for at in about.get("missing", ()):
-        bits = _slice(_dataset(file, f"{SIDECAR_GROUP}/{about['number']}/missing_{at}"))
-        _spread(parts, table.schema.columns[at], np.unpackbits(bits, count=about["nrows"]).astype(np.bool_))
+        spread(parts, table.schema.columns[at], missing_cells(file, about, at))
     for at in about.get("exact", ()):
-        packed = _slice(_dataset(file, f"{SIDECAR_GROUP}/{about['number']}/exact_{at}"))
-        _patch(parts, table.schema.columns[at], msgspec.msgpack.decode(packed.tobytes()))
+        patch(parts, table.schema.columns[at], exact_cells(file, about, at))
     return parts
+
+
+def missing_cells(file: h5py.h5f.FileID, about: dict[str, Any], at: int) -> Array:
+    """Which cells of the column at `at` are missing, for all rows that cox wrote."""
+    bits = _sidecar(file, f"{SIDECAR_GROUP}/{about['number']}/missing_{at}")
+    return np.unpackbits(bits, count=about["nrows"]).astype(np.bool_)
+
+
+def exact_cells(file: h5py.h5f.FileID, about: dict[str, Any], at: int) -> list[list[Any]]:
+    """Row numbers and values of the cells of the column at `at` that their field cannot hold."""
+    packed = _sidecar(file, f"{SIDECAR_GROUP}/{about['number']}/exact_{at}")
+    return msgspec.msgpack.decode(packed.tobytes(), type=list[list[Any]])
+
+
+def _sidecar(file: h5py.h5f.FileID, path: str) -> Array:
+    dataset = dataset_at(file, path)
+    check_size(dataset.shape[0] * dataset.get_type().get_size(), dataset.get_storage_size)
+    return rows_of(dataset)
 
 
 _dtypes: dict[bytes, np.dtype[Any]] = {}
 
 
-def _dtype(kind: h5py.h5t.TypeID) -> np.dtype[Any]:
+def stored_dtype(kind: h5py.h5t.TypeID) -> np.dtype[Any]:
     """The dtype of a dataset. Runs share few of them, and h5py takes its time over each."""
     key = kind.encode()
     if key not in _dtypes:
@@ -169,11 +256,11 @@ def _dtype(kind: h5py.h5t.TypeID) -> np.dtype[Any]:
     return _dtypes[key]
 
 
-def _slice(dataset: h5py.h5d.DatasetID, start: int = 0, stop: int | None = None) -> Array:
+def rows_of(dataset: h5py.h5d.DatasetID, start: int = 0, stop: int | None = None) -> Array:
     """Rows as they lie in the file, without a conversion."""
     kind, nrows = dataset.get_type(), dataset.shape[0]
     count = nrows - start if stop is None else min(stop, nrows) - start
-    rows = np.empty(count, dtype=_dtype(kind))
+    rows = np.empty(count, dtype=stored_dtype(kind))
     if count == nrows:
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows, mtype=kind)
     elif count:
@@ -183,7 +270,7 @@ def _slice(dataset: h5py.h5d.DatasetID, start: int = 0, stop: int | None = None)
     return rows
 
 
-def _spread(parts: list[Part], column: Column, mask: Array) -> None:
+def spread(parts: list[Part], column: Column, mask: Array) -> None:
     """Hand a table's mask of missing cells out to its parts; rows that others appended have none."""
     start = 0
     for part in parts:
@@ -193,11 +280,11 @@ def _spread(parts: list[Part], column: Column, mask: Array) -> None:
         values = part.values[column.name]
         if values.dtype.kind == "f" and column.kind != "float":
             filled = np.where(part.missing[column.name] | np.isnan(values), 0, values)
-            with np.errstate(invalid="ignore"):  # 2**63-1 as a float is one more than fits; `_patch` mends it
+            with np.errstate(invalid="ignore"):  # 2**63-1 as a float is one more than fits; `patch` mends it
                 part.values[column.name] = filled.astype(dtype_of(column.kind))
 
 
-def _patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
+def patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
     """Put exact values in the place of what the HDF5 field made of them."""
     starts = np.cumsum([0, *(part.nrows for part in parts)])
     for row, value in cells:
@@ -211,20 +298,26 @@ def _patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
 def _read_parts(dataset: h5py.h5d.DatasetID, schema: Schema, places: list[list[Any]]) -> list[Part]:
     """A table's rows. Texts so wide that they would not fit into memory padded are decoded in slices."""
     nrows, itemsize = dataset.shape[0], dataset.get_type().get_size()
+    check_size(nrows * itemsize, dataset.get_storage_size)
     at_once = max(1, SLICE_BYTES // itemsize)
-    if itemsize < 1024 or nrows <= at_once:
-        return [_part(_slice(dataset), schema, places)]
+    if itemsize < WIDE or nrows <= at_once:
+        return [part_of(rows_of(dataset), schema, places)]
     parts = []
     for start in range(0, nrows, at_once):
-        part = _part(_slice(dataset, start, start + at_once), schema, places)
-        for name, values in part.values.items():
-            if values.dtype.kind == "S":
-                part.values[name] = decode_text(values)
-        parts.append(part)
+        parts.append(unpadded(part_of(rows_of(dataset, start, start + at_once), schema, places)))
     return parts
 
 
-def _part(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
+def unpadded(part: Part) -> Part:
+    """The part with its texts at their own lengths, not all at that of the longest."""
+    for name, values in part.values.items():
+        if values.dtype.kind == "S":
+            part.values[name] = decode_text(values)
+    return part
+
+
+def part_of(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
+    """Rows as they lie in the file, as columns: what `spread` and `patch` do is still to be done."""
     part = Part(len(rows), {})
     for column, (name, at) in zip(schema, places, strict=True):
         values = rows[name] if at < 0 else rows[name][:, at]
@@ -232,27 +325,34 @@ def _part(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
             if values.dtype.kind != "S":
                 raise DamagedError(f"column {column.name!r} holds {values.dtype}, not text")
         elif values.dtype.kind == "f" and column.kind != "float":
-            pass  # a column with missing cells: `_spread` makes it whole
+            pass  # a column with missing cells: `spread` makes it whole
         elif not is_beyond_int64(values):
             values = values.astype(dtype_of(column.kind), copy=False)
         part.values[column.name] = np.ascontiguousarray(values)
     return part
 
 
-def _upstream_groups(file: h5py.File, described: Container[str]) -> Iterator[tuple[str, h5py.Group]]:
+def upstream_groups(file: h5py.File, described: Container[str]) -> Iterator[tuple[str, h5py.Group]]:
     """Every group that upstream cox or a program that goes on with its file marked as a table."""
-    found: list[tuple[str, h5py.Group]] = []
+    seen: set[int] = set()
+    pending = [("", file["/"])]
+    while pending:
+        place, group = pending.pop(0)
+        for name in group:
+            if not is_hard(group.id, name.encode()) or not isinstance(item := group[name], h5py.Group):
+                continue
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:  # a group that lies in itself
+                continue
+            seen.add(address)
+            whole = f"{place}{name}"
+            if UPSTREAM_ATTRIBUTE in item.attrs and whole not in described and "table" in item:
+                yield whole, item
+            if whole.count("/") < _MOST_NESTED:
+                pending.append((f"{whole}/", item))
 
-    def visit(name: str, item: Any) -> None:
-        marked = isinstance(item, h5py.Group) and UPSTREAM_ATTRIBUTE in item.attrs
-        if marked and name not in described and "table" in item:
-            found.append((name, item))
 
-    file.visititems(visit)
-    yield from found
-
-
-def _upstream_table(
+def upstream_table(
     name: str, group: h5py.Group, dataset: h5py.h5d.DatasetID
 ) -> tuple[TableData, list[list[Any]]]:
     """Schema and places of a table in pandas' layout, from the attributes."""
@@ -260,7 +360,7 @@ def _upstream_table(
     schema = data["schema"]
     places: dict[str, list[Any]] = {}
     for field_name in _plain_attribute(group, "values_cols"):
-        shape = _dtype(dataset.get_type())[field_name].shape
+        shape = stored_dtype(dataset.get_type())[field_name].shape
         listed = _plain_attribute(h5py.Dataset(dataset), f"{field_name}_kind")
         for at, column in enumerate(listed):
             places[column] = [field_name, at if shape else -1]

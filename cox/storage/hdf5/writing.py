@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import operator
 import pickle
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ from cox.storage.columns import (
     values_of,
 )
 from cox.storage.hdf5.content import (
+    CHECKSUM_ATTRIBUTE,
+    CHECKSUM_FROM,
     RUN_ATTRIBUTE,
     SIDECAR_GROUP,
     SLICE_BYTES,
@@ -40,7 +45,8 @@ MISSING_TEXT = "\x15cox:missing"
 _MOST_FIELDS = 400
 _CHUNK_BYTES = 256 * 1024
 _COMPRESSION_LEVEL = 3
-_EXACT_FLOAT = 2**53
+#: Integers beyond this are not all floats.
+EXACT_FLOAT = 2**53
 _FILLS: dict[str, str | float] = {"S": "", "f": 0.0}
 
 
@@ -50,29 +56,37 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
     Args:
         path: A name that is free.
         content: Its tables (those without rows are left out), writers and byte count.
-        old: The file that `content.foreign` is copied from.
+        old: The file that `content` was read from, or what is left of it: `content.foreign` is copied from
+            it, and so are rows that lie there as they will here, without compressing them anew.
     """
     # In memory first: a disk that fails under HDF5's hands leaves it unable to close its file, and may take
     # the process along. HDF5 1.10's format has checksums on all that describes the data; fletcher32 adds
     # those on the data.
     how = {"driver": "core", "backing_store": False, "libver": ("v110", "v110"), "locking": False}
-    with h5py.File(str(path), "w", **how) as file:
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(h5py.File(str(path), "w", **how))
+        source = None
+        if old is not None and (content.foreign or content.stored):
+            source = opened.enter_context(h5py.File(old, "r", locking=False))
         _write_root(file)
         described = {}
         for number, table in enumerate(content.tables.values()):
             if table.nrows:
-                described[table.name] = _write_table(file, table, number)
+                before = source[table.name] if source and _begins_as_stored(table, content) else None
+                described[table.name] = _write_table(file, table, number, before)
         run = {
             "version": VERSION,
             "tables": described,
             "writers": content.writers,
             "folded_bytes": content.folded_bytes,
         }
-        _set(file.id, RUN_ATTRIBUTE, json.dumps(run).encode())
-        if old is not None and content.foreign:
-            with h5py.File(old, "r", locking=False) as source:
-                for name in content.foreign:
-                    source.copy(name, file)
+        text = json.dumps(run).encode()
+        _set(file.id, RUN_ATTRIBUTE, text)
+        if len(text) >= CHECKSUM_FROM:
+            _set(file.id, CHECKSUM_ATTRIBUTE, zlib.crc32(text))
+        if source is not None:
+            for name in content.foreign:
+                source.copy(name, file)
         file.flush()
         image = file.id.get_file_image()
     fs.write_new(path, image)
@@ -98,8 +112,14 @@ def _write_root(file: h5py.File) -> None:
     _set(file.id, "TITLE", "")
 
 
-def _write_table(file: h5py.File, table: TableData, number: int) -> dict[str, Any]:
-    """Write one table; returns what COX_RUN says of it."""
+def _begins_as_stored(table: TableData, content: StoreFile) -> bool:
+    stored = content.stored.get(table.name, [])
+    first = table.parts[: len(stored)]
+    return bool(stored) and len(first) == len(stored) and all(map(operator.is_, first, stored))
+
+
+def _write_table(file: h5py.File, table: TableData, number: int, before: h5py.Group | None) -> dict[str, Any]:
+    """Write one table, which begins with the rows of `before`; returns what COX_RUN says of it."""
     placeholder = _placeholder(table)
     bases = {column.name: _stored_dtype(table, column, placeholder) for column in table.schema}
     fields = _fields(table.schema, bases)
@@ -108,7 +128,9 @@ def _write_table(file: h5py.File, table: TableData, number: int) -> dict[str, An
     group = file.create_group(table.name)
     dataset = _create_dataset(group, dtype, file_type, table.nrows)
     start = 0
-    for rows in _stored_rows(table, fields, dtype, placeholder):
+    if before is not None and before.attrs["nan_rep"] == placeholder.encode():
+        start = _copy_chunks(before["table"].id, dataset)
+    for rows in _stored_rows(table, fields, dtype, placeholder, start):
         _write_slice(dataset, file_type, rows, start)
         start += len(rows)
     _write_pandas_attributes(group, dataset, table, fields, placeholder)
@@ -221,13 +243,32 @@ def _create_dataset(
     return h5py.h5d.create(group.id, b"table", file_type, space, dcpl=how)
 
 
+def _copy_chunks(before: h5py.h5d.DatasetID, dataset: h5py.h5d.DatasetID) -> int:
+    """Copy the full chunks of an old dataset as they are. Returns how many rows these are.
+
+    That is none if a chunk would look otherwise in the new one: a text has become longer, say.
+    """
+    old, new = before.get_create_plist(), dataset.get_create_plist()
+    filters = [[how.get_filter(at) for at in range(how.get_nfilters())] for how in (old, new)]
+    if old.get_layout() != new.get_layout() or old.get_chunk() != new.get_chunk() or filters[0] != filters[1]:
+        return 0
+    (rows_a_chunk,) = new.get_chunk()
+    full = before.shape[0] // rows_a_chunk * rows_a_chunk
+    if before.get_type() != dataset.get_type() or before.get_num_chunks() * rows_a_chunk < full:
+        return 0
+    for start in range(0, full, rows_a_chunk):
+        mask, packed = before.read_direct_chunk((start,))
+        dataset.write_direct_chunk((start,), packed, mask)
+    return int(full)
+
+
 def _stored_rows(
-    table: TableData, fields: list[_Field], dtype: np.dtype[Any], placeholder: str
+    table: TableData, fields: list[_Field], dtype: np.dtype[Any], placeholder: str, begin: int
 ) -> Iterator[Array]:
-    """The rows as they lie in the file, in slices that fit into memory however wide a text is."""
+    """The rows from `begin` on, as they lie in the file: in slices that fit into memory, however wide."""
     at_once = max(1, SLICE_BYTES // dtype.itemsize)
-    start = 0
-    for part in table.parts:
+    start = begin
+    for part in _without(table.parts, begin):
         for first in range(0, part.nrows, at_once):
             some = part if part.nrows <= at_once else part.take(slice(first, first + at_once))
             rows = np.zeros(some.nrows, dtype=dtype)
@@ -240,13 +281,22 @@ def _stored_rows(
             yield rows
 
 
+def _without(parts: list[Part], rows: int) -> Iterator[Part]:
+    """The parts but for so many rows at the beginning."""
+    for part in parts:
+        left = max(0, part.nrows - rows)
+        if left:
+            yield part.take(slice(part.nrows - left, None)) if left < part.nrows else part
+        rows -= part.nrows - left
+
+
 def _stored_values(part: Part, column: Column, base: np.dtype[Any], placeholder: str) -> Array:
     array = part.values.get(column.name)
     mask = mask_of(part, column.name)
     missing = bool(mask.any())
     if base.kind == "S":
-        if array is not None and array.dtype.kind == "S" and not missing:
-            return array
+        if array is not None and array.dtype.kind == "S":
+            return np.where(mask, placeholder.encode(), array) if missing else array
         texts = values_of(part, column)
         if missing:
             texts = np.where(mask, placeholder, texts)
@@ -366,7 +416,7 @@ def _inexact_cells(table: TableData, column: Column, base: np.dtype[Any]) -> lis
     for part in table.parts:
         array = part.values.get(column.name)
         if array is not None and column.kind == "int" and base.kind == "f":
-            rows = np.flatnonzero((np.abs(array) > _EXACT_FLOAT) | (array == np.iinfo(np.int64).min))
+            rows = np.flatnonzero((np.abs(array) > EXACT_FLOAT) | (array == np.iinfo(np.int64).min))
             cells += [(start + row, int(array[row])) for row in rows.tolist()]
         elif array is not None and array.dtype == object:
             cells += [(start + row, text) for row, text in enumerate(array) if text.endswith("\0")]

@@ -1,0 +1,133 @@
+"""`python -m tests.fuzz journal|store|pickle [SECONDS]`: fuzz a reader with atheris.
+
+What comes out of a reader is rows, warnings of cox, or errors of cox. All else is a finding; its input is kept in
+the directory that is printed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import sys
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["cox"]):
+    import cox
+    from cox import plain
+    from cox.storage import hdf5, journal, layout, snapshot
+
+from cox.errors import CoxError, CoxWarning
+
+SALT = 7
+
+
+def make_run(folder: Path) -> layout.RunLayout:
+    """A small run with a bit of everything, closed."""
+    with cox.Store(folder, "run") as store:
+        table = store.add_table("t", {"step": int, "loss": float, "text": str, "maybe": float | None})
+        other = store.add_table("odd", {"f(x)": float, "thing": cox.OBJECT})
+        for step in range(5):
+            table.append_row({"step": step, "loss": step / 3, "text": "é" * step})
+            other.append_row({"f(x)": 1.0, "thing": {"a": [1, None]}})
+    return layout.RunLayout(Path(store.path))
+
+
+def read_all(run: layout.RunLayout) -> None:
+    """Whatever reading can come to. Nothing but errors and warnings of cox is let out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", CoxWarning)
+        with contextlib.suppress(CoxError):
+            now = snapshot.read(run)
+            now.warn(run.root)
+            for table in now.tables.values():
+                for column in table.schema:
+                    table.column(column)
+
+
+def journals(folder: Path) -> Callable[[bytes], None]:
+    """Records with good checksums and any payload; or any bytes behind a good header."""
+    run = make_run(folder)
+    path = run.journal_file("main", SALT)
+
+    def one(data: bytes) -> None:
+        if data[:1] > b"\x7f":
+            path.write_bytes(journal.HEADER + data[1:])
+        else:
+            records, rest = [], data[1:]
+            while rest:
+                size, rest = rest[0], rest[1:]
+                payload, rest = rest[:size], rest[size:]
+                head = struct.pack("<II", len(payload), zlib.crc32(payload, SALT))
+                records.append(journal.MARK + head + payload)
+            path.write_bytes(journal.HEADER + b"".join(records))
+        read_all(run)
+
+    return one
+
+
+def stores(folder: Path) -> Callable[[bytes], None]:
+    """A good store file with some bytes changed: offset and new byte, three bytes a change."""
+    run = make_run(folder)
+    good = run.store_file.read_bytes()
+
+    def one(data: bytes) -> None:
+        changed = bytearray(good)
+        for at in range(0, len(data) - 2, 3):
+            changed[int.from_bytes(data[at : at + 2], "little") % len(good)] = data[at + 2]
+        run.store_file.write_bytes(changed)
+        read_all(run)
+
+    return one
+
+
+def pickles(folder: Path) -> Callable[[bytes], None]:
+    """The allow-list unpickler: a value, a refusal, or an error of unpickling; and nothing happens."""
+
+    def one(data: bytes) -> None:
+        with contextlib.suppress(Exception):  # an unpickler may raise anything; it may do nothing
+            plain.loads(data)
+
+    return one
+
+
+TARGETS = {"journal": journals, "store": stores, "pickle": pickles}
+
+
+def main() -> None:
+    """Run one target for a time."""
+    target, seconds = sys.argv[1], int(float(sys.argv[2]) if len(sys.argv) > 2 else 60)
+    folder = Path(tempfile.mkdtemp(prefix=f"cox-fuzz-{target}-"))
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    if target == "journal":
+        for number, payload in enumerate(_examples()):
+            (corpus / str(number)).write_bytes(payload)
+    one = TARGETS[target](folder / "runs")
+    flags = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096", "-timeout=20"]
+    print(json.dumps({"target": target, "seconds": seconds, "findings go to": os.fspath(folder)}), flush=True)
+    atheris.Setup([sys.argv[0], *flags, os.fspath(corpus)], one)
+    atheris.Fuzz()
+
+
+def _examples() -> list[bytes]:
+    """Inputs to begin with, made of the records of a real journal."""
+    import msgspec
+
+    encode = msgspec.msgpack.encode
+    columns = [["step", "int", False], ["text", "str", False]]
+    table, row, rewind = [1, 0, 0, "t", columns], [0, 1, 0, 0, 5, "x"], [2, 2, "t", 1]
+    payloads = [[table], [table, row], [table, row, rewind], [rewind, table, row]]
+    return [b"\x00" + b"".join(bytes([len(encode(p))]) + encode(p) for p in some) for some in payloads]
+
+
+if __name__ == "__main__":
+    main()
