@@ -130,7 +130,7 @@ class _Originals:
         if self.directory is None:
             self.directory = self._make()
         target = self.directory / path.relative_to(self._run.root)
-        fs.make_directories(target.parent)
+        fs.make_directories(target.parent, durable=True)
         return target
 
     def _make(self) -> Path:

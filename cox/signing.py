@@ -7,6 +7,7 @@ configuration directory. Nothing here unpickles.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -112,4 +113,6 @@ def _make_secret(path: Path) -> bytes | None:
     finally:
         os.close(fd)
     fs.link_or_leave(fresh, path)  # of several processes that start at once, one secret wins
+    with contextlib.suppress(OSError):  # else what is signed with it may need trust after a loss of power
+        fs.sync_directories(path.parent, path.parent.parent.parent)
     return _read_secret(path)

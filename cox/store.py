@@ -157,7 +157,7 @@ class Store:
     def _open_for_writing(self, run: layout.RunLayout, *, new: bool, rank: int | None, sync: bool) -> None:
         made = False
         try:
-            fs.make_directories(run.root.parent)
+            fs.make_directories(run.root.parent, durable=True)
             made = fs.make_directory(run.root)
             if made:
                 _log.info("Logging in: %s", self.path)

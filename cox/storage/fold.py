@@ -126,18 +126,26 @@ def _sync_objects(run: layout.RunLayout) -> None:
     except FileNotFoundError:
         return
     newest = run.store_file.stat().st_mtime if run.store_file.exists() else 0.0
-    recent = [Path(name) for name in names if Path(name).stat().st_mtime >= newest - 1]
+    recent = [Path(name) for name in names if Path(name).stat().st_ctime >= newest - 1]  # of its name, too
     for path in recent:
         fs.sync_file(path)
     if recent:
         fs.sync_directory(run.objects_dir)
 
 
+def keep(run: layout.RunLayout, writer: str) -> None:
+    """Have a writer's journals survive the machine where they are, with the files that their rows name."""
+    for path in run.journal_dir.glob(f"{writer}-*{layout.JOURNAL_SUFFIX}"):
+        fs.sync_file(path)
+    _sync_objects(run)
+    fs.sync_directories(run.journal_dir, run.root.parent)
+
+
 def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
     """Keep a copy of each damaged journal: what cannot be read today may be salvaged by hand."""
     for log in logs:
         if log.damage:
-            kept = log.path.with_suffix(".damaged")
+            kept = log.path.with_suffix(layout.DAMAGED_SUFFIX)
             with contextlib.suppress(FileNotFoundError):
                 fs.replace_bytes(kept, log.path.read_bytes())
             _log.warning("run %s: the damaged journal is kept as %s", run.root, kept.name)

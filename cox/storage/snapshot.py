@@ -127,6 +127,7 @@ class _Pending:
 
     name: str
     columns: list[Column]
+    fresh: bool
     rows: list[list[Any]] = field(default_factory=list)
     chosen: list[Array] = field(default_factory=list)
     part: Part | None = None
@@ -192,9 +193,13 @@ class _Replay:
                 fresh = seq >= expected
                 if kind == journal.ROW:
                     if fresh:
+                        name, number = pending[record[2]].name, record[3]
+                        if number < settled.get(name, 0):  # it was written after a rewind that is lost
+                            _cut(self._content, name, log.writer, number, gone=settled[name] - number)
+                            settled[name] = number
                         self._row(pending, state["rows"], record)
                 elif kind == journal.TABLE:
-                    _declare(pending, record)
+                    _declare(pending, record, fresh=fresh)
                 elif kind == journal.REWIND and fresh:
                     name, keep = record[2], int(record[3])
                     _drop_pending(pending, name, keep)
@@ -225,7 +230,8 @@ class _Replay:
         # counted anew, for lost rows were counted too: whoever opens the run next counts what there is
         state["rows"].update({name: settled.get(name, 0) for name in state["rows"]})
         for table in pending.values():
-            if table.nrows or table.name in self._content.tables:
+            # a declaration that was folded may be of a table that was begun anew since
+            if table.nrows or (table.fresh and table.name in self._content.tables):
                 self._merge(table, log)
             state["rows"][table.name] = state["rows"].get(table.name, 0) + table.nrows
 
@@ -301,7 +307,7 @@ def _replayed(rows: bulk.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pendin
                     raise ValueError("rows are lost")
                 table.chosen.append(chosen)
         if record[0] == journal.TABLE:
-            _declare(pending, record)
+            _declare(pending, record, fresh=at >= fresh)
         elif record[0] == journal.REWIND and at >= fresh:
             name, keep = record[2], record[3]
             if type(name) is not str or type(keep) is not int or not 0 <= keep <= nrows.get(name, 0):
@@ -325,10 +331,11 @@ def _fits(row: list[Any], columns: list[Column]) -> bool:
     return True
 
 
-def _declare(pending: dict[int, _Pending], record: list[Any]) -> None:
+def _declare(pending: dict[int, _Pending], record: list[Any], *, fresh: bool) -> None:
     _, _, table_id, name, columns = record
     if table_id not in pending:  # written twice
-        pending[table_id] = _Pending(layout.check_table_name(name), list(Schema.from_json(columns)))
+        schema = Schema.from_json(columns)
+        pending[table_id] = _Pending(layout.check_table_name(name), list(schema), fresh)
 
 
 def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:

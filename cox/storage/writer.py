@@ -268,9 +268,8 @@ class RunWriter:
             if self._gone is not None:
                 return
             self._gone = ClosedError(f"the store of run {self.run.root} is closed: open it again to go on")
-            with contextlib.suppress(OSError):
-                self.journal.sync()
             self.journal.close()
+            folded = False
             try:
                 # the lock before the claim: whoever takes the claim then leaves our unfinished files alone,
                 # and of several that leave at once the last one sees nobody else and folds
@@ -278,11 +277,17 @@ class RunWriter:
                     self._claim.release()
                     if self._journals_left() and not self._others_live():
                         fold.fold_locked(self.run)
+                    folded = not self._journals_left()
                     runinfo.mark_ended(self.run, self._error, not_stored=self._not_stored)
             except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
                 _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
             finally:
                 self._claim.release()
+            if not folded:
+                try:
+                    fold.keep(self.run, self.name)
+                except (OSError, CoxError) as error:
+                    _log.warning("run %s: its rows may not survive a loss of power: %s", self.run.root, error)
 
     def truncate(self) -> None:
         """Begin anew: mode='w'. Only the rows of other ranks that write the run at this moment stay."""
@@ -343,7 +348,7 @@ class RunWriter:
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a writer that was killed."""
-        places = (self.run.root, self.run.meta_dir, self.run.objects_dir)
+        places = (self.run.root, self.run.meta_dir, self.run.journal_dir, self.run.objects_dir)
         try:
             with claims.exclusive(self.run.fold_lock, patience=0):
                 found = [path for place in places for path in place.glob(f"{layout.TEMPORARY_PREFIX}*")]

@@ -48,20 +48,12 @@ def lose_power(folder: Path, session: Session, sync: str | None) -> None:
 
 
 #: What is known to be lost or wrong yet. Each is to be taken out with what mends it.
-KNOWN = {
-    "new_folder": "store.py: the folder of runs, if it is new, is not synced in its parent",
-    "own_class": "signing.py: the name of the secret is not synced",
-    "after_a_loss": "writer.py: what a fold leaves unfinished in .cox/journal is not swept",
-}
-KNOWN_BY_DEFAULT = {
-    **KNOWN,
-    "sole_writer": "snapshot.py: rows after a lost rewind of folded rows stand beside those that it dropped",
-    "begun_anew": "snapshot.py: a removed journal that is back declares the columns of a table begun anew",
-    "two_ranks": "writer.py: a rank that leaves while others stay syncs neither names nor payloads",
-    "late_payload": "fold.py: a payload older than store.h5 is not synced when its row is folded",
-    "large_payload": "table.py: a payload that was not synced may have a hole, which nothing tells",
-}
-KNOWN_GUARDS = {"a journal that stays": "fold.py: there is no such function yet"}
+KNOWN: dict[str, str] = {}
+KNOWN_BY_DEFAULT = dict.fromkeys(
+    ("large_payload", "own_class"),
+    "an object of a row that was not folded yet: its file may have a hole, and its row be there",
+)
+KNOWN_GUARDS: dict[str, str] = {}
 
 
 def known(names: Iterable[str], bugs: dict[str, str]) -> list[Any]:

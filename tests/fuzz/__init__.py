@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what reads files: `scripts/fuzz`. Every crash it finds becomes a case of a test."""
+"""Coverage-guided fuzzing of what reads files: `scripts/fuzz`. What it finds becomes a case."""

@@ -1,7 +1,7 @@
 """`python -m tests.fuzz journal|store|pickle [SECONDS]`: fuzz a reader with atheris.
 
-What comes out of a reader is rows, warnings of cox, or errors of cox. All else is a finding; its input is kept in
-the directory that is printed at the end.
+What comes out of a reader is rows, warnings of cox, or errors of cox. All else is a finding; its input is
+kept in the directory that is printed first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import atheris
 with atheris.instrument_imports(include=["cox"]):
     import cox
     from cox import plain
-    from cox.storage import hdf5, journal, layout, snapshot
+    from cox.storage import journal, layout, snapshot
 
 from cox.errors import CoxError, CoxWarning
 
