@@ -39,10 +39,9 @@ class EventFile:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._pid = os.getpid()
-        # pid and number keep two writers of the same second from the same file
-        name = (
-            f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{self._pid}.{next(_files_made)}"
-        )
+        # TensorBoard reads files in the order of their names; pid and number keep two writers apart
+        when, number = f"{time.time():017.6f}", f"{next(_files_made):06}"
+        name = f"events.out.tfevents.{when}.{socket.gethostname()}.{self._pid}.{number}"
         self.path = Path(directory, name)
         self._size = 0
         self._torn = False

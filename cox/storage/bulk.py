@@ -172,7 +172,7 @@ def read(data: bytes, salt: int) -> tuple[Rows, int] | None:
             _take_single(found, at, journal.decode(found.payloads[at]))
     except (LookupError, TypeError, OverflowError):  # a record that makes no sense
         return None
-    return found, stop
+    return (found, stop) if seq.min() >= 0 and seq.max() < journal.MOST_RECORDS else None
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _crc32 = zlib.crc32
 
 #: No writer ever gets to this sequence number, and what follows it would not fit into a record.
-_MOST_RECORDS = 2**62
+MOST_RECORDS = 2**62
 
 #: Looking for the next good record may checksum this many times the file's size, so that no file,
 #: however it was made, is read for longer than that.
@@ -330,7 +330,7 @@ def decode(payload: bytes | memoryview) -> list[Any]:
         record = _decode(payload)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return []
-    sound = len(record) >= 2 and type(record[0]) is type(record[1]) is int and 0 <= record[1] < _MOST_RECORDS
+    sound = len(record) >= 2 and type(record[0]) is type(record[1]) is int and 0 <= record[1] < MOST_RECORDS
     return record if sound else []
 
 

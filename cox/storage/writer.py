@@ -415,7 +415,7 @@ def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWr
     """The writer of a run, shared by all who open it in this process. Each calls `release` once."""
     with _open_lock:
         writer = _open.get((run.root, rank))
-        if writer is not None and writer.users > 0:
+        if writer is not None and writer.users > 0 and writer._gone is None:
             writer.users += 1
             return writer
         if writer is not None:

@@ -26,10 +26,12 @@ EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "60"))
 SALT = 0x9ABCDEF0
 PATH = Path("main-9abcdef0.log")
 
+#: A float that looks like three marks.
+(MARKS,) = struct.unpack(">d", b"\xc0\xc5\xc0\xc5\xc0\xc5\0\0")
 #: Cells as a writer encodes them: at the ends of every width, and in between.
 EDGES = [0, 1, 2**5, 2**7, 2**8, 2**15, 2**16, 2**31, 2**32, 2**53, 2**63]
 VALUES: dict[str, list[Any]] = {
-    "float": [0.5, 1.0, 1 / 3, math.nan, -0.0, math.inf, -math.inf, 5e-324],
+    "float": [0.5, 1.0, 1 / 3, math.nan, -0.0, math.inf, -math.inf, 5e-324, MARKS],
     "int": [n for edge in EDGES for n in (-edge - 1, -edge, edge - 1, edge) if -(2**63) <= n < 2**63],
     "bool": [True, False],
     "str": [
@@ -297,18 +299,27 @@ def test_damaged_bytes_are_told_the_same_way(
 # --- Rows of which one is odd, by hand: what chance would seldom find
 
 GOOD = {"float": 0.5, "int": 7, "bool": True, "str": "ab", "object": "ab"}
-RAW = [*ODD, b"\xa2\xff\xff", b"\xa2a\0", b"\xa2\0a", b"\xcf\x7f" + b"\xff" * 7, b"\xd3\x80" + b"\0" * 7]
+RAW = [
+    *ODD,
+    b"",
+    b"\x07\x07",
+    b"\xa5ab",
+    b"\xa2\xff\xff",
+    b"\xa2a\0",
+    b"\xa2\0a",
+    b"\xcf\x7f" + b"\xff" * 7,
+    b"\xd3\x80" + b"\0" * 7,
+]
 
 
-def rows_of(kind: str, cells: list[bytes], head: tuple[int, int, int, int] | None = None) -> bytes:
-    """The journal of a table of one column. One row may have another head."""
-    declaration = ["t", [["a", kind, True]]]
-    payloads = [msgspec.msgpack.encode([1, seq, 0, *declaration]) for seq in range(2)]
-    heads = [(0, 2 + number, 0, number) for number in range(len(cells))]
-    if head is not None:
-        heads[3] = head
-    raw_heads = (b"".join(map(msgspec.msgpack.encode, head)) for head in heads)
-    return file_of(payloads + [b"\x95" + head + cell for head, cell in zip(raw_heads, cells, strict=True)])
+def rows_of(kind: str, cells: list[bytes], odd: dict[tuple[int, int], bytes] | None = None) -> bytes:
+    """The journal of a table of one column. Some rows begin with something odd."""
+    payloads = [msgspec.msgpack.encode([1, seq, 0, "t", [["a", kind, True]]]) for seq in range(2)]
+    for number, cell in enumerate(cells):
+        head = [b"\x95", *(msgspec.msgpack.encode(part) for part in (0, 2 + number, 0, number))]
+        head = [(odd or {}).get((number, at), part) for at, part in enumerate(head)]
+        payloads.append(b"".join(head) + cell)
+    return file_of(payloads)
 
 
 @pytest.mark.parametrize("kind", sorted(VALUES))
@@ -323,12 +334,20 @@ def test_halves_of_a_character_in_two_texts_make_none() -> None:
     check_both_ways([], rows_of("str", [b"\xa1a", b"\xa1\xc3", b"\xa1\xa9", b"\xa1a"]))
 
 
-@pytest.mark.parametrize("place", range(4))
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 6, 9, 127, -1, -2])
-def test_an_odd_number_among_alike_rows_is_told_the_same_way(place: int, number: int) -> None:
-    head = [0, 5, 0, 3]
-    head[place] = number
-    check_both_ways([], rows_of("int", [b"\x07"] * 6, head=(head[0], head[1], head[2], head[3])))
+def test_an_int_beyond_all_columns_among_others_of_its_width_is_told_the_same_way() -> None:
+    small, large = b"\xcf\x7f" + b"\xff" * 7, b"\xcf\x80" + b"\0" * 7
+    for cells in ([small, small, large, small], [large, small, small]):
+        check_both_ways([], rows_of("int", cells))
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_an_odd_beginning_among_alike_rows_is_told_the_same_way(place: int) -> None:
+    raws = [msgspec.msgpack.encode(number) for number in (0, 1, 2, 3, 4, 5, 6, 7, 9, 127, -1, -2)]
+    raws += [b"\xcd\0\1", b"\xcd\0\0", b"\xcc\0", b"\xcc\1", b"\xd0\0", b"\xc2", b"\xc3", b"\xa1a"]
+    raws += [b"\x94", b"\x96", b"\x85", b"\xa5"]
+    for raw in raws:
+        for rows in ([3], [5], [4, 5], range(6)):
+            check_both_ways([], rows_of("int", [b"\x07"] * 6, {(row, place): raw for row in rows}))
 
 
 def test_tables_whose_rows_are_alike_are_kept_apart() -> None:
