@@ -251,6 +251,20 @@ def test_two_ranks_that_fold_at_once_lose_nothing_without_locks(
         assert sorted(reader["t"].df["step"]) == [0, 100, 101]
 
 
+def test_a_fold_leaves_the_journal_of_a_rank_that_lives(tmp_path: Path) -> None:
+    first, second = (cox.Store(tmp_path, "run", rank=rank) for rank in (0, 1))
+    tables = [store.add_table("t", {"step": int}) for store in (first, second)]
+    for step in range(3):
+        for table in tables:
+            table.append_row({"step": step})
+        first._writer.fold_if_it_helps()  # type: ignore[union-attr]
+    tables[1].append_row({"step": 3})
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert sorted(reader["t"].df["step"]) == [0, 0, 1, 1, 2, 2, 3]
+    first.close()
+    second.close()
+
+
 # --- Whoever comes in between
 
 

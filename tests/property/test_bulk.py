@@ -12,6 +12,7 @@ import os
 import random
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,16 @@ def test_an_odd_cell_among_alike_rows_is_told_the_same_way(kind: str) -> None:
 
 def test_halves_of_a_character_in_two_texts_make_none() -> None:
     check_both_ways([], rows_of("str", [b"\xa1a", b"\xa1\xc3", b"\xa1\xa9", b"\xa1a"]))
+
+
+def test_texts_of_other_lengths_in_records_of_one_length_are_told_the_same_way() -> None:
+    check_both_ways([], rows_of("str", [b"\xd9\x02ab", b"\xd9\x02ab", b"\xd9\x01ab"]))
+
+
+@pytest.mark.parametrize("rows", [[3], [2, 3], range(5)], ids=repr)
+def test_more_cells_than_columns_are_told_the_same_way(rows: Iterable[int]) -> None:
+    cells = [b"\x07\x08" if number in rows else b"\x07" for number in range(5)]
+    check_both_ways([], rows_of("int", cells, {(row, 0): b"\x96" for row in rows}))
 
 
 def test_an_int_beyond_all_columns_among_others_of_its_width_is_told_the_same_way() -> None:

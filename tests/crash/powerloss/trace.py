@@ -235,14 +235,18 @@ class Trace:
             yield dict.fromkeys(data, fate)
         yield dict.fromkeys(names, LOST)
 
-    def latest(self) -> Iterator[tuple[int, Fates]]:
-        """Each event for itself, at the last moment at which it may still be lost."""
-        last = {at: moment for moment in self.moments() for at in self.pending(moment)}
-        for at, moment in last.items():
-            yield moment, {at: LOST}
+    def each_alone(self) -> Iterator[tuple[int, Fates]]:
+        """Each event for itself, when it may first be lost, when it may last be, and half-way between."""
+        when: dict[int, list[int]] = {}
+        for moment in self.moments():
+            for at in self.pending(moment):
+                when.setdefault(at, []).append(moment)
+        for at, moments in when.items():
             event = self.events[at]
-            if isinstance(event, Data) and len(event.data) > _PAGE:
-                yield moment, {at: HOLED}
+            for moment in sorted({moments[0], moments[len(moments) // 2], moments[-1]}):
+                yield moment, {at: LOST}
+                if isinstance(event, Data) and len(event.data) > _PAGE:
+                    yield moment, {at: HOLED}
 
     def single_fates(self, moment: int) -> Iterator[Fates]:
         """All but one event, only one event, the first few events: for each."""
@@ -301,7 +305,7 @@ def losses(trace: Trace, samples: int, seed: int) -> Iterator[tuple[int, Fates]]
     for moment in moments:
         for fates in trace.usual_fates(moment):
             yield moment, fates
-    yield from trace.latest()
+    yield from trace.each_alone()
     choose = random.Random(seed)
     singles = [(moment, fates) for moment in moments for fates in trace.single_fates(moment)]
     choose.shuffle(singles)
