@@ -86,14 +86,14 @@ class JournalWriter:
         """
         self.append_payload(_encode((ROW, self.next_seq, table_id, row, *values)))
 
-    def append_payload(self, payload: bytes) -> None:
-        """Append a record that is encoded already, with `next_seq` as its sequence number."""
+    def append_payload(self, payload: bytes) -> int:
+        """Append a record that is encoded already, as number `next_seq`. Returns how long the journal is."""
         if self._dirty:
             self._take_back()
         data = _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
-        at = self.size
+        at, size = self.size, len(data)
         try:
-            if os.pwrite(self._fd, data, at) != len(data):
+            if os.pwrite(self._fd, data, at) != size:
                 fs.write_at(self._fd, data, at)
             if self._sync:
                 fs.sync_data(self._fd)
@@ -102,8 +102,9 @@ class JournalWriter:
             with contextlib.suppress(OSError):  # if it cannot be done now, it is before the next record
                 self._take_back()
             raise
-        self.size = at + len(data)
+        self.size = size = at + size
         self.next_seq += 1
+        return size
 
     def append_table(
         self, table_id: int, name: str, schema: Schema, row: int, values: tuple[Any, ...] | None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cox.schema import INT_MAX, INT_MIN, OBJECT_KINDS, Column
+from cox.schema import INT_MAX, OBJECT_KINDS, Column
 
 if TYPE_CHECKING:
     from cox.storage.writer import TableState
@@ -48,13 +48,14 @@ def compile_append(
     """
     if len(columns) > _MOST_COLUMNS or any(column.kind in OBJECT_KINDS for column in columns):
         return never
-    scope: dict[str, Any] = {"encode": _encode, "LOW": INT_MIN, "HIGH": INT_MAX}
-    scope.update(state=state, writer=state.writer, lock=state.writer.lock, log=state.writer.journal)
+    log = state.writer.journal
+    scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "append_payload": log.append_payload}
+    scope.update(state=state, writer=state.writer, lock=state.writer.lock, log=log)
     reads, checks, cells = [], [f"len(data) == {len(columns)}"], []
     for at, column in enumerate(columns):
         scope[f"N{at}"], scope[f"T{at}"] = column.name, column.exact_type
         reads.append(f"c{at} = data[N{at}]")
-        check = f"type(c{at}) is T{at}" + (f" and LOW <= c{at} <= HIGH" if column.kind == "int" else "")
+        check = f"type(c{at}) is T{at}" + (f" and c{at} <= HIGH" if column.kind == "int" else "")
         checks.append(f"(c{at} is None or {check})" if column.nullable else check)
         cells.append(f"c{at}")
     cells += [str(int(cell)) for cell in tail]
@@ -73,14 +74,14 @@ def append(data):
             return False
         try:
             payload = encode(({int(kind)}, log.next_seq, {int(table_id)}, state.nrows, {", ".join(cells)}))
-        except UnicodeEncodeError:
+        except (UnicodeEncodeError, OverflowError):  # an int below all that a column takes, for one
             return False
         try:
-            log.append_payload(payload)
+            size = append_payload(payload)
         except OSError as error:
             raise state.refusal(error) from error
         state.nrows += 1
-        if log.size >= writer.fold_at:
+        if size >= writer.fold_at:
             writer.fold_if_it_helps()
     return True
 """
