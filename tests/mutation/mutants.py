@@ -146,7 +146,7 @@ MUTANTS = [
         "cox/storage/claims.py",
         "            if not fs.create_once(at, own):\n",
         "            if fs.create_once(at, own) is None:\n",
-        f"{CRASH}/test_concurrency.py::test_c24_of_many_that_open_a_new_run_at_once_one_gets_it",
+        f"{UNIT}/test_claims.py::test_without_locks_a_dead_claim_goes_to_one_of_two_who_find_it",
     ),
     Mutant(
         "the start time in a claim, which tells a process from its successor",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cox.errors import RunInUseError
-from cox.storage import claims
+from cox.storage import claims, fs
 
 HOST = socket.gethostname()
 #: A process that is certainly alive, and not this one.
@@ -136,6 +136,28 @@ def test_without_locks_the_process_itself_is_looked_at(path: Path, monkeypatch: 
     for_none(monkeypatch)
     write(path)
     assert claims.is_held(path)
+    with pytest.raises(RunInUseError, match=f"process {ALIVE} on host {HOST}"):
+        claims.Claim(path, "run x")
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["half-way", "done"])
+def test_without_locks_a_dead_claim_goes_to_one_of_two_who_find_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    for_none(monkeypatch)
+    write(path, pid=2**22 + 1)
+    faster = json.dumps({"pid": ALIVE, "host": HOST, "started": claims._start_of(ALIVE)}).encode()
+    create = fs.create_once
+
+    def overtaken(at: Path, data: bytes) -> bool:
+        monkeypatch.setattr(fs, "create_once", create)
+        if done:
+            path.write_bytes(faster)
+        else:
+            create(at, faster)
+        return create(at, data)
+
+    monkeypatch.setattr(fs, "create_once", overtaken)
     with pytest.raises(RunInUseError, match=f"process {ALIVE} on host {HOST}"):
         claims.Claim(path, "run x")
 
