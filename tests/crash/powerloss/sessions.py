@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import cox
-from cox.storage import layout, writer
+from cox.storage import hdf5, layout, writer
 from tests.crash import workload
 from tests.crash.powerloss.recorder import Recorder
 
@@ -161,11 +163,12 @@ class Author:
         del self.now.rows[name][nrows:]
         self._done()
 
-    def fold(self) -> None:
-        """Have the journals folded."""
+    def fold(self, *, of_all: bool = True) -> None:
+        """Have the journals folded: of all writers, unless one of them went on meanwhile."""
         self._writer.fold_if_it_helps()
         self._done()
-        self._stage.recorder.mark(("folded", None))
+        if of_all:
+            self._stage.recorder.mark(("folded", None))
 
     def close(self) -> None:
         """Close the store."""
@@ -352,6 +355,29 @@ def late_payload(stage: Stage) -> None:
     log.close()
 
 
+def during_a_fold(stage: Stage) -> None:
+    """An object that one rank flushes while another one folds, for so long that store.h5 is newer."""
+    zero, one = Author(stage, 0), Author(stage, 1)
+    zero.table("results", n=int)
+    one.table("objects", n=int, file=cox.PICKLE)
+    zero.row("results")
+    real_write = hdf5.write
+
+    def write(*args: Any, **options: Any) -> None:
+        one.row("objects")
+        real_write(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hdf5, "write", write)
+        zero.fold(of_all=False)
+    later = time.time() + 5
+    os.utime(stage.run.store_file, (later, later))
+    zero.row("results")
+    zero.fold()
+    zero.close()
+    one.close()
+
+
 def large_payload(stage: Stage) -> None:
     """Objects of several pages, of which some may reach the disk, and others not."""
     log = Author(stage)
@@ -378,7 +404,7 @@ SESSIONS: dict[str, Session] = {
     session.__name__: session
     for session in (
         *(sole_writer, folds_by_itself, new_folder, two_ranks, after_a_kill, after_a_loss, begun_anew),
-        *(late_payload, large_payload, own_class),
+        *(late_payload, during_a_fold, large_payload, own_class),
     )
 }
 
