@@ -50,7 +50,12 @@ def compile_append(
         return never
     log = state.writer.journal
     scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "append_payload": log.append_payload}
-    scope.update(state=state, writer=state.writer, lock=state.writer.lock, log=log)
+    lock = state.writer.lock
+    scope.update(state=state, writer=state.writer, log=log)
+    # `with lock` takes as long as encoding the row. A KeyboardInterrupt can come between any two of these
+    # instructions, so on the way out the lock itself is asked whether it was got; that is not ambiguous,
+    # because nobody calls this function with the lock held.
+    scope.update(acquire=lock.acquire, release=lock.release, is_owned=lock._is_owned)  # type: ignore[attr-defined]
     reads, checks, cells = [], [f"len(data) == {len(columns)}"], []
     for at, column in enumerate(columns):
         scope[f"N{at}"], scope[f"T{at}"] = column.name, column.exact_type
@@ -69,12 +74,15 @@ def append(data):
         return False
     if not ({" and ".join(checks)}):
         return False
-    with lock:
+    try:
+        acquire()
         if state.id != {int(table_id)}:
+            release()
             return False
         try:
             payload = encode(({int(kind)}, log.next_seq, {int(table_id)}, state.nrows, {", ".join(cells)}))
         except (UnicodeEncodeError, OverflowError):  # an int below all that a column takes, for one
+            release()
             return False
         try:
             size = append_payload(payload)
@@ -83,6 +91,11 @@ def append(data):
         state.nrows += 1
         if size >= writer.fold_at:
             writer.fold_if_it_helps()
+        release()
+    except BaseException:
+        if is_owned():
+            release()
+        raise
     return True
 """
     exec(source, scope)  # the code holds nothing but numbers

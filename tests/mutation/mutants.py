@@ -58,6 +58,13 @@ MUTANTS = [
         f"{UNIT}/test_journal.py::test_a_write_that_fails_leaves_nothing",
     ),
     Mutant(
+        "giving the lock back after Ctrl-C",
+        "cox/storage/rowcode.py",
+        "        if is_owned():\n            release()\n",
+        "",
+        f"{CRASH}/test_interrupts.py::test_an_interrupt_behind_any_call_of_a_row_costs_that_row_at_most",
+    ),
+    Mutant(
         "the second copy of a table's declaration",
         "cox/storage/journal.py",
         "[[TABLE, *declared], [TABLE, *declared]]",
