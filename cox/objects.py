@@ -26,7 +26,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cox import plain, signing
+import crc32c
+
+from cox import payloads, plain, signing
 from cox.errors import DamagedError, MissingExtraError, StorageError, UntrustedObjectError
 from cox.storage import fs, layout
 
@@ -160,29 +162,53 @@ def cell_bytes(text: str, where: str) -> bytes:
         raise DamagedError(f"{where}: {text[:60]!r} is no base64 text of an object") from error
 
 
-def write_pickle(obj: Any, path: Path) -> None:
+class _Summed:
+    """A file being written, and the CRC-32C of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.checksum = 0
+        self.flush = file.flush  # torch.save calls it
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, any contiguous buffer."""
+        self.checksum = crc32c.crc32c(data, self.checksum)
+        return self._file.write(data)
+
+    def begin_anew(self) -> None:
+        """Drop what was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.checksum = 0
+
+
+def write_pickle(obj: Any, path: Path) -> int:
     """Pickle an object into a new file, without a copy of it in memory where it is plain data.
+
+    Returns:
+        The CRC-32C of the file's bytes.
 
     Raises:
         StorageError: The file cannot be written.
         Exception: What dill raises for what nothing can store.
     """
-    with fs.new_file(path) as file:
+    with fs.new_file(path) as opened:
+        file = _Summed(opened)
         pickler = plain.Pickler(file)
         try:
             pickler.dump(obj)
         except OSError as error:
             raise fs.refused(error, "cannot store an object", path) from error
         except Exception:  # noqa: BLE001 - as in to_bytes
-            file.seek(0)
-            file.truncate()
+            file.begin_anew()
             data = _dill_dumps(obj)
             file.write(data + signing.sign(data))
-            return
+            return file.checksum
         if not pickler.plain:
             file.flush()
             with path.open("rb") as written:
                 file.write(signing.sign_file(written))
+        return file.checksum
 
 
 def read_pickle(path: Path, trust: Trust, where: str) -> Any:
@@ -203,8 +229,11 @@ def read_pickle(path: Path, trust: Trust, where: str) -> Any:
             return dill.load(file)
 
 
-def write_torch(value: Any, path: Path) -> None:
+def write_torch(value: Any, path: Path) -> int:
     """Write a state into a new file, with torch.save. What has a `state_dict()` is asked for it.
+
+    Returns:
+        The CRC-32C of the file's bytes.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -213,7 +242,8 @@ def write_torch(value: Any, path: Path) -> None:
     torch = _torch()
     if hasattr(value, "state_dict"):
         value = value.state_dict()
-    with fs.new_file(path) as file:
+    with fs.new_file(path) as opened:
+        file = _Summed(opened)
         try:
             torch.save(value, file)
         except OSError as error:
@@ -221,13 +251,13 @@ def write_torch(value: Any, path: Path) -> None:
         except Exception:  # noqa: BLE001 - as in to_bytes
             import dill
 
-            file.seek(0)
-            file.truncate()
+            file.begin_anew()
             torch.save(value, file, pickle_module=dill)
         file.flush()
         if beyond_weights(path):
             with path.open("rb") as written:
                 file.write(signing.sign_file(written))
+        return file.checksum
 
 
 def read_torch(path: Path, trust: Trust, where: str, **options: Any) -> Any:
@@ -312,12 +342,18 @@ def beyond_weights(path: Path) -> str:
 
 
 def _open_payload(path: Path, where: str) -> BinaryIO:
-    if path.parent.name != layout.OBJECTS_DIR or path.is_symlink():
+    if path.parent.name != layout.OBJECTS_DIR or path.is_symlink() or (path.exists() and not path.is_file()):
         raise UntrustedObjectError(f"{where}: {path.name!r} is no name of a file of this run")
     try:
-        return path.open("rb")
+        file = path.open("rb")
     except FileNotFoundError as error:
         raise DamagedError(f"{where}: its file {path} is missing") from error
+    if not payloads.has_its_checksum(file, path.name):
+        file.close()
+        raise DamagedError(
+            f"{where}: the bytes of {path} are not those that were written: it was cut off, or changed"
+        )
+    return file
 
 
 def _torch() -> Any:

@@ -1,8 +1,8 @@
-"""Whether stored objects are whole, told from their structure alone: nothing is unpickled here.
+"""Whether stored objects are whole: nothing is unpickled here.
 
-A pickle is walked opcode by opcode up to its STOP, an archive of torch's is checked by its own checksums.
-That finds what was cut off and most of what was changed; the bytes inside a number or a text have no
-checksum in a pickle.
+A file that cox wrote has its checksum in its name. Of one without, as upstream's are, the structure is
+looked at: a pickle is walked opcode by opcode up to its STOP, an archive of torch's has checksums of its
+own. That finds what was cut off and most of what was changed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import mmap
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
+
+import crc32c
 
 from cox import signing
+from cox.storage import layout
 
 
 def flaw_of_cell(text: str) -> str:
@@ -44,11 +47,31 @@ def flaw_of_file(path: Path, kind: str) -> str:
     with path.open("rb") as file:
         if not path.stat().st_size:
             return "empty"
+        if not has_its_checksum(file, path.name):
+            return "not the bytes that were written, by the checksum in its name"
         if kind == "pytorch_state" and file.read(2) == b"PK":
             return _flaw_of_archive(file)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # before archives, torch wrote several pickles and then the numbers
             return _flaw_of_pickle(data, alone=kind == "pickle")
+
+
+def has_its_checksum(file: BinaryIO, name: str) -> bool:
+    """Whether an object's file has the bytes that its name says, as far as the name says it.
+
+    Args:
+        file: The file, open at its beginning, where it is left.
+        name: Its name.
+    """
+    expected = layout.payload_checksum(name)
+    if expected is None:
+        return True
+    checksum, block = 0, bytearray(1 << 20)
+    view = memoryview(block)
+    while size := file.readinto(block):  # type: ignore[attr-defined]  # a BufferedReader
+        checksum = crc32c.crc32c(view[:size], checksum)
+    file.seek(0)
+    return checksum == expected
 
 
 def _flaw_of_pickle(file: IO[bytes] | mmap.mmap, *, alone: bool = True) -> str:

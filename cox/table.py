@@ -304,9 +304,9 @@ class Table:
             return None
         write = objects.write_pickle if column.kind == "pickle" else objects.write_torch
         directory = self._writable().writer.run.objects_dir
-        pending = _PendingFile(directory)
-        self._stored(column, value, lambda obj: write(obj, pending.path))
-        return pending
+        path = fs.temporary_beside(directory / column.kind)
+        checksum = self._stored(column, value, lambda obj: write(obj, path))
+        return _PendingFile(path, layout.payload_name(str(uuid.uuid4()), checksum))
 
     def _stored(self, column: Column, value: Any, store: Any) -> Any:
         try:
@@ -353,14 +353,7 @@ class Table:
         return int(later.argmax()) if later.any() else len(frame)
 
     def _payload(self, uid: str) -> Path:
-        if (
-            not isinstance(uid, str)
-            or not uid
-            or "/" in uid
-            or "\\" in uid
-            or "\0" in uid
-            or uid in (".", "..")
-        ):
+        if not isinstance(uid, str) or not layout.is_file_name(uid):
             raise RowError(
                 f"{uid!r} is no file of an object: give a cell of a PICKLE or PYTORCH_STATE column"
             )
@@ -377,15 +370,15 @@ class Table:
 
 
 class _PendingFile:
-    """An object's file that has no row yet: under a temporary name until the row is flushed."""
+    """An object's file that has no row yet: at `path`, a temporary one, until the row is flushed."""
 
-    def __init__(self, directory: Path) -> None:
-        self.uid = str(uuid.uuid4())
-        self.path = fs.temporary_beside(directory / self.uid)
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
 
     def finish(self, *, sync: bool) -> str:
         """Give the file its name, after its bytes are safe if `sync` is set; harmless a second time."""
-        final = self.path.with_name(self.uid)
+        final = self.path.with_name(self.name)
         if self.path != final:
             if sync:
                 fs.sync_file(self.path)
@@ -393,7 +386,7 @@ class _PendingFile:
             self.path = final
             if sync:
                 fs.sync_directory(final.parent)
-        return self.uid
+        return self.name
 
     def discard(self) -> None:
         """Remove the file: its value was replaced, or its row was never flushed."""

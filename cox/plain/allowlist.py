@@ -12,7 +12,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from cox.plain.refusal import NotPlainError
 
@@ -63,6 +63,13 @@ _MODULES_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _NAMES_2 = {"unicode": "str", "long": "int", "xrange": "range"}
 
 
+class Writable(Protocol):
+    """What a pickle can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of `data`, any contiguous buffer."""
+
+
 class Pickler(pickle.Pickler):
     """A fast pickler that notices what is not plain data.
 
@@ -73,7 +80,7 @@ class Pickler(pickle.Pickler):
     for it in vain; dill stores that by value.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Writable) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self.plain = True
 

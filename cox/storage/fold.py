@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from pathlib import Path
 
 from cox.errors import RunInUseError
+from cox.schema import FILE_KINDS
 from cox.storage import claims, fs, hdf5, journal, layout, snapshot
 
 _log = logging.getLogger("cox")
@@ -55,7 +54,7 @@ def fold_locked(
     _log_torn(run, now.journals, owner)
     if any(log.damage or not log.is_empty for log in now.journals):
         if durable:
-            _sync_objects(run)
+            _sync_payloads(run, now.payloads)
         now.content.folded_bytes += sum(log.size for log in now.journals)
         _settle(now.content)
         old = run.store_file
@@ -118,18 +117,13 @@ def _remove(run: layout.RunLayout, log: journal.Journal, owner: str | None) -> N
         _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
 
 
-def _sync_objects(run: layout.RunLayout) -> None:
+def _sync_payloads(run: layout.RunLayout, names: list[str]) -> None:
     """Have the files that rows name survive the machine before the rows do."""
-    try:
-        with os.scandir(run.objects_dir) as entries:
-            names = [entry.path for entry in entries if not entry.name.startswith(layout.TEMPORARY_PREFIX)]
-    except FileNotFoundError:
-        return
-    newest = run.store_file.stat().st_mtime if run.store_file.exists() else 0.0
-    recent = [Path(name) for name in names if Path(name).stat().st_ctime >= newest - 1]  # of its name, too
-    for path in recent:
-        fs.sync_file(path)
-    if recent:
+    for name in names:
+        path = run.objects_dir / name
+        if path.is_file() and not path.is_symlink():  # what else it may be was not written by cox
+            fs.sync_file(path)
+    if names:
         fs.sync_directory(run.objects_dir)
 
 
@@ -137,7 +131,10 @@ def keep(run: layout.RunLayout, writer: str) -> None:
     """Have a writer's journals survive the machine where they are, with the files that their rows name."""
     for path in run.journal_dir.glob(f"{writer}-*{layout.JOURNAL_SUFFIX}"):
         fs.sync_file(path)
-    _sync_objects(run)
+    now = snapshot.read(run, rows=False)
+    holders = [table.name for table in now.tables.values() if any(c.kind in FILE_KINDS for c in table.schema)]
+    if holders:
+        _sync_payloads(run, snapshot.read(run, tables=holders).payloads)
     fs.sync_directories(run.journal_dir, run.root.parent)
 
 

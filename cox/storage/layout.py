@@ -31,6 +31,8 @@ TEMPORARY_PREFIX = ".tmp-"
 MAIN_WRITER = "main"
 RANK_COLUMN = "rank"
 
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
 _JOURNAL_NAME = re.compile(r"(main|rank-\d+)-([0-9a-f]{8})\.log")
 # PyTables keeps these names for itself; pandas puts its rows into a child called `table`.
 _RESERVED_NODE = re.compile(r"_[cfgv]_|_i_|_p_")
@@ -123,6 +125,25 @@ def parse_journal_name(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2], 16)) if match else None
 
 
+def payload_name(uid: str, checksum: int) -> str:
+    """The cell, and file name, of an object. It ends with the CRC-32C of the file's bytes.
+
+    So the row, which has a checksum of its own, tells whether the file behind it is whole.
+    """
+    return f"{uid}-{checksum:08x}"
+
+
+def payload_checksum(name: str) -> int | None:
+    """The checksum in the file name of an object; None where there is none, as in upstream's."""
+    match = _PAYLOAD_NAME.fullmatch(name)
+    return int(match[1], 16) if match else None
+
+
+def is_file_name(name: str) -> bool:
+    """Whether this is a name of a file inside a directory, and leads nowhere else."""
+    return name not in ("", ".", "..") and not any(bad in name for bad in ("/", "\\", "\0"))
+
+
 def check_run_name(exp_id: str, folder: Path) -> str:
     """The directory name that `exp_id` means inside `folder`.
 
@@ -136,7 +157,7 @@ def check_run_name(exp_id: str, folder: Path) -> str:
     name = os.fspath(exp_id)
     if Path(name).is_absolute() and Path(os.path.normpath(name)).parent == folder:
         name = Path(os.path.normpath(name)).name
-    if name in ("", ".", "..", CACHE_DIR) or "/" in name or "\\" in name or "\0" in name:
+    if name == CACHE_DIR or not is_file_name(name):
         raise RunNameError(
             f"exp_id={exp_id!r} cannot name a run: give one directory name, without separators, "
             f"or an absolute path directly inside {folder}"

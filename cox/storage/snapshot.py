@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cox.errors import DamagedError, DamageWarning, RunNotFoundError, warn
-from cox.schema import Column, Schema
+from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage import bulk, empty, hdf5, journal, layout, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
 
@@ -32,11 +32,13 @@ class Snapshot:
         content: Tables and writers, as a store file would hold them now.
         journals: What was read on top of the store file.
         damage: A sentence for each thing that could not be read.
+        payloads: Names of the files of objects in rows that come from a journal.
     """
 
     content: hdf5.StoreFile
     journals: list[journal.Journal]
     damage: list[str] = field(default_factory=list)
+    payloads: list[str] = field(default_factory=list)
 
     @property
     def tables(self) -> dict[str, TableData]:
@@ -266,6 +268,7 @@ class _Replay:
         if self._is_wanted(name):
             part = table.part or self._part(table, log)
             whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
+            self._snapshot.payloads += _payloads(part, table.columns)
             if part.nrows:
                 whole.parts.append(widened(part, Schema(table.columns), merged))
         whole.schema = merged
@@ -321,6 +324,17 @@ def _replayed(rows: bulk.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pendin
             raise ValueError("a record of another kind")
         start = max(start, min(at + 1, count))
     return pending, rewinds
+
+
+def _payloads(part: Part, columns: list[Column]) -> list[str]:
+    """The names of the files of a part's objects."""
+    kept = [column for column in columns if column.kind in FILE_KINDS and column.name in part.values]
+    return [
+        name
+        for column in kept
+        for name in values_of(part, column)[~mask_of(part, column.name)]
+        if layout.is_file_name(name)
+    ]
 
 
 def _fits(row: list[Any], columns: list[Column]) -> bool:

@@ -49,10 +49,7 @@ def lose_power(folder: Path, session: Session, sync: str | None) -> None:
 
 #: What is known to be lost or wrong yet. Each is to be taken out with what mends it.
 KNOWN: dict[str, str] = {}
-KNOWN_BY_DEFAULT = {
-    "during_a_fold": "fold.py: a payload that was flushed while a slow fold wrote store.h5 is never synced",
-    "large_payload": "the payload of a row that was not folded yet may have a hole, which nothing tells",
-}
+KNOWN_BY_DEFAULT: dict[str, str] = {}
 KNOWN_GUARDS: dict[str, str] = {}
 
 
@@ -86,7 +83,7 @@ GUARDS: dict[str, tuple[Any, str, str, str | None]] = {
     "a file's bytes": (fs, "sync_file", "folds_by_itself", None),
     "a name": (fs, "sync_directory", "folds_by_itself", None),
     "a directory's own name": (fs, "sync_directories", "folds_by_itself", "row"),
-    "a payload's name": (fold, "_sync_objects", "large_payload", None),
+    "a payload's name": (fold, "_sync_payloads", "large_payload", None),
     "a journal that stays": (fold, "keep", "two_ranks", None),
 }
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import cox
 from cox import objects, payloads, signing
+from cox.errors import DamagedError, UntrustedObjectError
 
 
 class Trap:
@@ -82,3 +86,52 @@ def test_links_and_directories_are_no_payloads(tmp_path: Path) -> None:
 def test_a_cell_that_is_no_object_has_a_flaw(text: str) -> None:
     assert payloads.flaw_of_cell(objects.to_text([1, {"a": 2.5}])) == ""
     assert payloads.flaw_of_cell(text)
+
+
+@pytest.mark.parametrize("column", [cox.PICKLE, cox.PYTORCH_STATE], ids=["pickle", "pytorch_state"])
+@pytest.mark.parametrize("damage", ["hole", "cut", "another"])
+def test_an_object_whose_bytes_are_not_those_that_were_written_is_refused(
+    tmp_path: Path, column: Any, damage: str
+) -> None:
+    """The bytes of numbers have no checksum in a pickle, nor does torch.load look at those of its archive."""
+    value = {"weight": np.arange(100_000.0)}
+    if column is cox.PYTORCH_STATE:
+        torch = pytest.importorskip("torch")
+        value = {"weight": torch.from_numpy(value["weight"])}
+    with cox.Store(tmp_path, "run") as store:
+        table = store.add_table("t", {"model": column})
+        for _ in range(2):
+            table.append_row({"model": value})
+            value = {"weight": value["weight"] + 1}
+        first, second = table.df["model"]
+        get = table.get_pickle if column is cox.PICKLE else table.get_state_dict
+        assert float(get(first)["weight"][-1]) == 99_999.0
+        path = tmp_path / "run" / ".table_objects" / first
+        data = path.read_bytes()
+        if damage == "hole":
+            data = data[:8192] + bytes(4096) + data[12288:]
+        elif damage == "cut":
+            data = data[:-1]
+        else:
+            data = path.with_name(second).read_bytes()
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match="table 't'.*not those that were written"):
+            get(first)
+        kind = "pickle" if column is cox.PICKLE else "pytorch_state"
+        assert "checksum" in payloads.flaw_of_file(path, kind)
+        assert float(get(second)["weight"][0]) == 1.0
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    """To open a pipe that nobody writes to takes for ever."""
+    with cox.Store(tmp_path, "run") as store:
+        table = store.add_table("t", {"model": cox.PICKLE})
+        table.append_row({"model": 1})
+        (cell,) = table.df["model"]
+        path = tmp_path / "run" / ".table_objects" / cell
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(UntrustedObjectError, match="no name of a file of this run"):
+            table.get_pickle(cell)
+        assert payloads.flaw_of_file(path, "pickle") == "no regular file"
+    assert cox.CollectionReader(tmp_path).df("t", keep_serialized=["model"]).shape == (1, 2)
