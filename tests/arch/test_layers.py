@@ -31,7 +31,8 @@ FLOORS: list[set[str]] = [
     {"cox.storage.writer"},
     {"cox.storage"},
     {"cox.signing"},
-    {"cox.objects", "cox.payloads"},
+    {"cox.payloads"},
+    {"cox.objects"},
     {
         "cox.frames",
         "cox.eventfile",

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import numpy as np
 import pandas as pd
 import pytest
 
+from cox import objects
 from cox.errors import DamagedError, MissingExtraError, RowError, UntrustedObjectError
 from cox.readers import CollectionReader
 from cox.store import OBJECT, PICKLE, PYTORCH_STATE, Store
@@ -453,13 +455,21 @@ def test_c10_trust_somebody_elses_are_refused_with_the_three_remedies(
 def test_c10_trust_a_changed_object_is_refused(signed: Path) -> None:
     (payload,) = (signed / "run" / ".table_objects").iterdir()
     data = payload.read_bytes()
-    payload.write_bytes(data.replace(b"K\x06", b"K\x07"))
-    assert payload.read_bytes() != data
-    with CollectionReader(signed) as reader, pytest.raises(UntrustedObjectError, match="'p'"):
+    changed = data.replace(b"K\x06", b"K\x07")
+    assert changed != data
+    payload.write_bytes(changed)
+    with CollectionReader(signed) as reader, pytest.raises(DamagedError, match="'p'"):
         reader.df("t", keep_serialized=["o"])
+    # with the right checksum in its name, which anybody can make, it is still not what was signed
+    forged = payload.name.rpartition("-")[0] + f"-{crc32c.crc32c(changed):08x}"
+    payload.rename(payload.with_name(forged))
+    with Store(signed, "run", mode="r") as store, pytest.raises(UntrustedObjectError):
+        store["t"].get_pickle(forged)
 
 
-def test_c10_trust_opening_a_strangers_run_runs_none_of_its_code(out: Path, tmp_path: Path) -> None:
+def test_c10_trust_opening_a_strangers_run_runs_none_of_its_code(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = tmp_path / "ran"
 
     class Hostile:
@@ -467,19 +477,25 @@ def test_c10_trust_opening_a_strangers_run_runs_none_of_its_code(out: Path, tmp_
             return os.mkdir, (os.fspath(mark),)
 
     hostile = pickle.dumps(Hostile())
+
+    def write_pickle(obj: Any, path: Path) -> int:
+        path.write_bytes(hostile)
+        return crc32c.crc32c(hostile)
+
+    def write_torch(obj: Any, path: Path) -> int:
+        import torch
+
+        torch.save({"state": Hostile()}, path)
+        return crc32c.crc32c(path.read_bytes())
+
+    monkeypatch.setattr(objects, "write_pickle", write_pickle)
+    monkeypatch.setattr(objects, "write_torch", write_torch)
     with Store(out, "run") as store:
         table = store.add_table(
             "t", {"o": OBJECT, "p": PICKLE, "s": PYTORCH_STATE if _has_torch() else PICKLE}
         )
         table.append_row({"o": 1, "p": 1, "s": 1})
         cells = table.df.iloc[0]
-    directory = out / "run" / ".table_objects"
-    (directory / cells["p"]).write_bytes(hostile)
-    (directory / cells["s"]).write_bytes(hostile)
-    if _has_torch():
-        import torch
-
-        torch.save({"state": Hostile()}, directory / cells["s"])
     with Store(out, "run", mode="r") as store:
         for ask in (
             lambda: store["t"].get_object(base64.encodebytes(hostile).decode()),

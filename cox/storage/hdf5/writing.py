@@ -7,7 +7,7 @@ import json
 import operator
 import pickle
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from cox.storage.columns import (
     mask_of,
     values_of,
 )
+from cox.storage.hdf5 import packing
 from cox.storage.hdf5.content import (
     CHECKSUM_ATTRIBUTE,
     CHECKSUM_FROM,
@@ -44,7 +45,6 @@ MISSING_TEXT = "\x15cox:missing"
 #: Above so many columns, one HDF5 field for each would not fit PyTables; they share one by kind.
 _MOST_FIELDS = 400
 _CHUNK_BYTES = 256 * 1024
-_COMPRESSION_LEVEL = 3
 #: Integers beyond this are not all floats.
 EXACT_FLOAT = 2**53
 _FILLS: dict[str, str | float] = {"S": "", "f": 0.0}
@@ -130,9 +130,10 @@ def _write_table(file: h5py.File, table: TableData, number: int, before: h5py.Gr
     start = 0
     if before is not None and before.attrs["nan_rep"] == placeholder.encode():
         start = _copy_chunks(before["table"].id, dataset)
-    for rows in _stored_rows(table, fields, dtype, placeholder, start):
-        _write_slice(dataset, file_type, rows, start)
-        start += len(rows)
+    (rows_a_chunk,) = dataset.get_create_plist().get_chunk()
+    for chunk in _in_chunks(_stored_rows(table, fields, dtype, placeholder, start), rows_a_chunk):
+        dataset.write_direct_chunk((start,), packing.pack(chunk))
+        start += rows_a_chunk
     _write_pandas_attributes(group, dataset, table, fields, placeholder)
     sidecars = _write_sidecars(file, table, bases, number)
     places = {c.name: [f.name, at if f.block else -1] for f in fields for at, c in enumerate(f.columns)}
@@ -236,9 +237,7 @@ def _create_dataset(
     rows_a_chunk = max(1, min(max(nrows, 16), _CHUNK_BYTES // dtype.itemsize))
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     how.set_chunk((rows_a_chunk,))
-    how.set_shuffle()
-    how.set_deflate(_COMPRESSION_LEVEL)
-    how.set_fletcher32()
+    packing.declare_filters(how)
     space = h5py.h5s.create_simple((nrows,), (h5py.h5s.UNLIMITED,))
     return h5py.h5d.create(group.id, b"table", file_type, space, dcpl=how)
 
@@ -305,11 +304,17 @@ def _stored_values(part: Part, column: Column, base: np.dtype[Any], placeholder:
     return np.where(mask, np.nan, values) if missing else values
 
 
-def _write_slice(dataset: h5py.h5d.DatasetID, file_type: h5py.h5t.TypeID, rows: Array, start: int) -> None:
-    memory = h5py.h5s.create_simple((len(rows),))
-    place = dataset.get_space()
-    place.select_hyperslab((start,), (len(rows),))
-    dataset.write(memory, place, rows, mtype=file_type)
+def _in_chunks(slices: Iterable[Array], size: int) -> Iterator[Array]:
+    """Rows in chunks of one size, the last one with zeros at its end where it would be shorter."""
+    rest: Array | None = None
+    for rows in slices:
+        rows = rows if rest is None or not len(rest) else np.concatenate([rest, rows])
+        whole = len(rows) // size * size
+        for start in range(0, whole, size):
+            yield rows[start : start + size]
+        rest = rows[whole:]
+    if rest is not None and len(rest):
+        yield np.concatenate([rest, np.zeros(size - len(rest), dtype=rest.dtype)])
 
 
 def _write_pandas_attributes(
