@@ -106,6 +106,7 @@ class Claim:
             )
         os.ftruncate(self._fd, 0)
         fs.write_at(self._fd, json.dumps(_self()).encode(), 0)
+        fs.show_to_other_hosts(self._fd)
 
 
 def _try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
@@ -134,21 +135,27 @@ def _lock_unless_held(fd: int) -> bool | None:
         time.sleep(random.uniform(0.001, 0.02))  # uneven, for our own look is in the way of others
 
 
-def _take_by_name(path: Path) -> dict[str, Any]:
+def _take_by_name(path: Path, *, locked: bool = False) -> dict[str, Any]:
     """Become the holder where there are no locks. Returns the living one that is in the way, if any.
+
+    Args:
+        path: The claim.
+        locked: Whether a lock keeps all others of this host away.
 
     Of all who find the same dead claim, one gets to make the file that is named after its content, the
     heir; that one replaces the claim, if it is still the same. A dead heir has an heir in turn.
     """
     own = json.dumps(_self()).encode()
     while True:
+        if not path.exists() and fs.create_once(path, own, durable=False):
+            return {}  # by the word of the file system itself, whatever is believed on this host
         found = said = _content(path)
         at, heirs = path, list[Path]()
-        while not _lives(_parsed(said), at, locked=False):
+        while not _lives(_parsed(said), at, locked=locked):
             digest = hashlib.sha256(said).hexdigest()[:16]
             at = path.with_name(f"{layout.TEMPORARY_PREFIX}{path.stem}-{digest}")
             heirs.append(at)
-            if not fs.create_once(at, own):
+            if not fs.create_once(at, own, durable=False):
                 said = _content(at)
                 continue
             if _content(path) != found:  # somebody was faster, and removed the heir of then
@@ -164,7 +171,7 @@ def _take_by_name(path: Path) -> dict[str, Any]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return fs.read_bytes(path)
     except FileNotFoundError:
         return b""
 
@@ -259,7 +266,8 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     """Hold a lock on a file while the block runs.
 
     Args:
-        path: The file. Where there are no locks, a second file beside it stands for one.
+        path: The file. A second one beside it stands for the lock with other hosts, for a lock may reach no
+            further than its host, and where there are none.
         patience: How long to wait for it, in seconds.
 
     Raises:
@@ -271,7 +279,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         deadline = time.monotonic() + patience
         while True:
             locked = _try_lock(fd)
-            if locked or (locked is None and not _take_by_name(mark)):
+            if locked is not False and not _take_by_name(mark, locked=locked is True):
                 break
             if time.monotonic() >= deadline:
                 raise BlockingIOError(errno.EAGAIN, "another process is at it", os.fspath(path))
@@ -279,8 +287,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         try:
             yield
         finally:
-            if locked is None:
-                fs.unlink(mark)
+            fs.unlink(mark)
     finally:
         os.close(fd)
 

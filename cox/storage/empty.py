@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from cox.storage import fs
+
 TEMPLATE = Path(__file__).with_name("empty.h5")
 
 
@@ -24,12 +26,12 @@ def is_empty(path: Path) -> bool:
     Raises:
         FileNotFoundError: There is none.
     """
-    return path.stat().st_size == len(contents()) and path.read_bytes() == contents()
+    return path.stat().st_size == len(contents()) and fs.read_bytes(path) == contents()
 
 
 def main() -> None:
     """Make the template anew."""
-    from cox.storage import fs, hdf5
+    from cox.storage import hdf5
 
     fs.replace_file(TEMPLATE, lambda path: hdf5.write(path, hdf5.StoreFile()), durable=False)
 

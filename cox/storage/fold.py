@@ -144,7 +144,7 @@ def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
         if log.damage:
             kept = log.path.with_suffix(layout.DAMAGED_SUFFIX)
             with contextlib.suppress(FileNotFoundError):
-                fs.replace_bytes(kept, log.path.read_bytes())
+                fs.replace_bytes(kept, fs.read_bytes(log.path))
             _log.warning("run %s: the damaged journal is kept as %s", run.root, kept.name)
 
 

@@ -18,6 +18,9 @@ from typing import BinaryIO
 from cox.errors import StorageError
 from cox.storage import layout
 
+#: How many times in a row a file may be replaced while it is read.
+_REPLACED_TIMES = 20
+
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and try again",
     errno.EDQUOT: "your quota is used up: free some space and try again",
@@ -118,6 +121,38 @@ def make_directory(path: Path) -> bool:
     return True
 
 
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file; one that another host replaced or removed meanwhile is opened anew.
+
+    On a network file system there is no reading on in a file that has lost its name.
+    """
+    for _ in range(_REPLACED_TIMES):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_bytes()
+
+
+def show_to_other_hosts(fd: int) -> None:
+    """Have other hosts that open the file see what was written to it so far.
+
+    A client of a network file system sends it when a descriptor is closed, whichever it is; elsewhere this
+    does nothing.
+    """
+    os.close(os.dup(fd))
+
+
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from another one that has taken its name since; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def unlink(path: Path) -> None:
     """Remove a file; a file that is gone already is fine."""
     path.unlink(missing_ok=True)
@@ -163,15 +198,21 @@ def replace_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
     replace_file(path, lambda beside: write_new(beside, data), durable=durable)
 
 
-def create_once(path: Path, data: bytes) -> bool:
+def create_once(path: Path, data: bytes, *, durable: bool = True) -> bool:
     """Make a file with these bytes unless it is there; several processes may try at once.
+
+    Args:
+        path: The file.
+        data: Its bytes.
+        durable: Whether, if a loss of power keeps the name, it keeps the bytes too.
 
     Returns:
         Whether it was this call that made it.
     """
     beside = temporary_beside(path)
     write_new(beside, data)
-    sync_file(beside)  # a loss of power may keep the name and lose what was not synced
+    if durable:
+        sync_file(beside)
     return link_or_leave(beside, path)
 
 

@@ -129,6 +129,11 @@ class JournalWriter:
         if self._fd >= 0:
             fs.sync_data(self._fd)
 
+    def show_to_other_hosts(self) -> None:
+        """Have other hosts see what was appended so far. From any thread."""
+        with contextlib.suppress(OSError):  # closed by its own thread just now, and so it has been shown
+            fs.show_to_other_hosts(self._fd)
+
     def close(self) -> None:
         """Let go of the file; the next record begins a new one."""
         if self._fd >= 0:
@@ -243,7 +248,7 @@ def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Jo
         if parsed is None:
             continue
         try:
-            data = (directory / name).read_bytes()
+            data = fs.read_bytes(directory / name)
         except FileNotFoundError:
             continue
         journals.append(parse(data, directory / name, *parsed, read_rows=read_rows))

@@ -21,7 +21,7 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
         FormatVersionError: A newer cox wrote the run.
     """
     try:
-        info = json.loads(run.run_file.read_bytes())
+        info = json.loads(fs.read_bytes(run.run_file))
     except (OSError, ValueError, RecursionError):
         return {}  # made by upstream cox, or cut short: what matters is in the tables
     if not isinstance(info, dict):

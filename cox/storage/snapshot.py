@@ -16,8 +16,11 @@ import numpy as np
 
 from cox.errors import DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import FILE_KINDS, Column, Schema
-from cox.storage import bulk, empty, hdf5, journal, layout, runinfo
+from cox.storage import bulk, empty, fs, hdf5, journal, layout, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
+
+#: How many times in a row the store file may be replaced while it is read.
+_REPLACED_TIMES = 20
 
 _NONE = np.empty(0, dtype=np.int64)
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
@@ -73,6 +76,19 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
         FormatVersionError: A newer cox wrote it.
     """
     runinfo.read(run)  # a newer format is refused before anything is taken for an older one
+    wanted = None if tables is None else frozenset(tables)
+    for _ in range(_REPLACED_TIMES):
+        before = fs.identity(run.store_file)
+        try:
+            return _read_once(run, wanted, rows=rows)
+        except (DamagedError, OSError):
+            # on a network file system a file that another host replaces cannot be read to its end
+            if fs.identity(run.store_file) == before:
+                raise
+    return _read_once(run, wanted, rows=rows)
+
+
+def _read_once(run: layout.RunLayout, tables: frozenset[str] | None, *, rows: bool) -> Snapshot:
     journals = journal.read_journals(run.journal_dir, bulk.read)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole

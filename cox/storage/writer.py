@@ -249,8 +249,9 @@ class RunWriter:
         return isinstance(self._gone, ForkError)
 
     def heartbeat(self) -> None:
-        """Say that this writer lives."""
+        """Say that this writer lives, and have other hosts see its rows."""
         self._claim.heartbeat()
+        self.journal.show_to_other_hosts()
 
     def fail(self, error: str) -> None:
         """Have the run end as failed."""

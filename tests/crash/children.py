@@ -12,9 +12,10 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cox
-from cox.errors import DamagedError, RunInUseError
+from cox.errors import DamagedError, RunInUseError, RunNotFoundError
 from cox.repair import repair
 from cox.storage import layout, snapshot, writer
 from cox.verify import verify
@@ -148,6 +149,43 @@ def write_rows(folder: str, seconds: float, acks: str, end: str) -> None:
         counter.value = step
     store.close()
     Counter(Path(end)).value = 1
+
+
+def on_host(host: str, function: str, *args: Any) -> None:
+    """Call another function of this module as if on a host of that name."""
+    socket.gethostname = lambda: host
+    globals()[function](*args)
+
+
+def read_rows_from_afar(folder: str, end: str, readings: str) -> None:
+    """Read the run over and over on another host: what is seen is what there was, some time ago."""
+    ended, done = Counter(Path(end)), Counter(Path(readings))
+    seen, last = 0, False
+    while not last:
+        last = bool(ended.value)
+        if last:
+            time.sleep(1)  # as long as a client believes what it knew
+        try:
+            with cox.Store(folder, "run", mode="r") as store:
+                frame = store["t"].df if "t" in store else None
+        except RunNotFoundError:
+            continue
+        if frame is None:
+            continue
+        assert frame["step"].tolist() == list(range(len(frame)))
+        assert frame["text"].tolist() == [str(row(step)["text"]) for step in range(len(frame))]
+        assert len(frame) >= seen, "rows that were there are gone"
+        seen = len(frame)
+        done.value = seen
+
+
+def write_synced(folder: str, acks: str) -> None:
+    """Write rows that are to survive the host until killed."""
+    counter = Counter(Path(acks))
+    table = cox.Store(folder, "run", sync="row").add_table("t", {"step": int})
+    for step in range(1_000_000):
+        table.append_row({"step": step})
+        counter.value = step + 1
 
 
 def read_rows(folder: str, acks: str, end: str, readings: str) -> None:

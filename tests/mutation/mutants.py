@@ -120,10 +120,13 @@ MUTANTS = [
     ),
     Mutant(
         "the checksums of store.h5",
-        "cox/storage/hdf5/writing.py",
-        # deflate has one of its own, for the chunks that it makes smaller
-        "    how.set_deflate(_COMPRESSION_LEVEL)\n    how.set_fletcher32()\n",
-        "",
+        "cox/storage/hdf5/packing.py",
+        # deflate has one of its own, so both go
+        "    how.set_deflate(_ZLIB_LEVEL)\n    how.set_fletcher32()\n",
+        "    global pack\n"
+        "    pack = lambda rows: np.ascontiguousarray(\n"
+        "        rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize).T\n"
+        "    ).tobytes()\n",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_in_store_h5_is_an_error_or_changes_nothing",
     ),
     Mutant(
@@ -154,6 +157,27 @@ MUTANTS = [
         "            if not fs.create_once(at, own):\n",
         "            if fs.create_once(at, own) is None:\n",
         f"{UNIT}/test_claims.py::test_without_locks_a_dead_claim_goes_to_one_of_two_who_find_it",
+    ),
+    Mutant(
+        "the lock with hosts that our locks do not reach",
+        "cox/storage/claims.py",
+        "            if locked is not False and not _take_by_name(mark, locked=locked is True):\n",
+        "            if locked or (locked is None and not _take_by_name(mark)):\n",
+        f"{UNIT}/test_claims.py::test_exclusive_believes_another_host_whose_locks_do_not_reach_here",
+    ),
+    Mutant(
+        "showing a claim to other hosts",
+        "cox/storage/claims.py",
+        "        fs.show_to_other_hosts(self._fd)\n",
+        "",
+        f"{UNIT}/test_claims.py::test_a_claim_is_shown_to_other_hosts_at_once",
+    ),
+    Mutant(
+        "reading anew what was replaced meanwhile",
+        "cox/storage/snapshot.py",
+        "            if fs.identity(run.store_file) == before:\n                raise\n",
+        "            raise\n",
+        f"{UNIT}/test_journal.py::test_a_store_file_that_is_replaced_while_it_is_read_is_read_anew",
     ),
     Mutant(
         "the start time in a claim, which tells a process from its successor",

@@ -149,7 +149,7 @@ def test_without_locks_a_dead_claim_goes_to_one_of_two_who_find_it(
     faster = json.dumps({"pid": ALIVE, "host": HOST, "started": claims._start_of(ALIVE)}).encode()
     create = fs.create_once
 
-    def overtaken(at: Path, data: bytes) -> bool:
+    def overtaken(at: Path, data: bytes, *, durable: bool) -> bool:
         monkeypatch.setattr(fs, "create_once", create)
         if done:
             path.write_bytes(faster)
@@ -300,3 +300,31 @@ def test_exclusive_waits_for_its_turn(path: Path) -> None:
 
 def test_descriptors_are_not_inherited_by_programs(held: claims.Claim) -> None:
     assert not os.get_inheritable(held._fd)
+
+
+def test_exclusive_believes_another_host_whose_locks_do_not_reach_here(path: Path, locks: bool) -> None:
+    """As on a file system that is mounted with locks that are local to each host."""
+    mark = path.with_suffix(".held")
+    mark.write_text(json.dumps({"pid": 7, "host": "elsewhere", "started": "1"}))
+    with pytest.raises(BlockingIOError), claims.exclusive(path, patience=0):
+        pass
+    long_ago = time.time() - claims.STALE_AFTER - 60
+    os.utime(mark, (long_ago, long_ago))
+    with claims.exclusive(path, patience=0):
+        assert json.loads(mark.read_bytes())["host"] == HOST
+    assert not mark.exists()
+
+
+def test_exclusive_is_not_kept_waiting_by_a_dead_process_of_this_host(path: Path, locks: bool) -> None:
+    path.with_suffix(".held").write_text(json.dumps({"pid": 2**22 + 1, "host": HOST, "started": "1"}))
+    with claims.exclusive(path, patience=0):
+        pass
+
+
+def test_a_claim_is_shown_to_other_hosts_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system sends what was written when a descriptor is closed."""
+    shown: list[bytes] = []
+    monkeypatch.setattr(fs, "show_to_other_hosts", lambda fd: shown.append(os.pread(fd, 4096, 0)))
+    claim = claims.Claim(path, "run x")
+    assert [json.loads(content)["pid"] for content in shown] == [os.getpid()]
+    claim.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import struct
@@ -16,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cox
-from cox.errors import FormatVersionError
+from cox.errors import DamagedError, FormatVersionError
 from cox.schema import Schema
-from cox.storage import fs, journal, layout, snapshot
+from cox.storage import fs, hdf5, journal, layout, snapshot
 
 SALT = 0x1234ABCD
 SCHEMA = Schema.declare({"step": int, "text": str}, table="t")
@@ -570,3 +571,61 @@ def test_rows_that_were_lost_do_not_count(tmp_path: Path) -> None:
     with cox.Store(tmp_path, "run", mode="r") as store:
         assert store["t"].nrows == 6
         assert store["t"].df["step"].tolist() == [0, 1, 2, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "error", [DamagedError("stale"), OSError(errno.ESTALE, "stale")], ids=["damaged", "stale"]
+)
+def test_a_store_file_that_is_replaced_while_it_is_read_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """On a network file system the replaced file cannot be read to its end."""
+    with cox.Store(tmp_path, "run") as store:
+        store.add_table("t", {"step": int}).append_row({"step": 0})
+    read, calls = hdf5.read, 0
+
+    def read_half(path: Path, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            with cox.Store(tmp_path, "run") as store:
+                store["t"].append_row({"step": 1})
+                monkeypatch.setattr(hdf5, "read", read)
+            monkeypatch.setattr(hdf5, "read", read_half)
+            raise error
+        return read(path, **options)
+
+    reader = cox.Store(tmp_path, "run", mode="r")
+    monkeypatch.setattr(hdf5, "read", read_half)
+    assert reader["t"].df["step"].tolist() == [0, 1]
+
+
+def test_a_store_file_that_cannot_be_read_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cox.Store(tmp_path, "run").close()
+    path = tmp_path / "run" / "store.h5"
+    path.write_bytes(b"no store")
+    with pytest.raises(DamagedError):
+        snapshot.read(layout.RunLayout(tmp_path / "run"))
+    turns = iter(range(1000))
+    monkeypatch.setattr(fs, "identity", lambda path: (next(turns), 0, 0))
+    with pytest.raises(DamagedError):
+        snapshot.read(layout.RunLayout(tmp_path / "run"))
+
+
+def test_a_file_that_has_lost_its_name_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"new")
+    stale = iter([OSError(errno.ESTALE, "stale")] * 3)
+    read = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        for error in stale:
+            raise error
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert fs.read_bytes(path) == b"new"
