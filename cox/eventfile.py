@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.writer import FileWriter
 
-from cox.errors import ForkError
+from cox.errors import ForkError, StorageError
 from cox.storage import fs
 
 _files_made = count()
+OnRefusal = Callable[[StorageError], object]
 
 
 class EventFile:
@@ -31,13 +33,15 @@ class EventFile:
 
     Args:
         directory: Where the file is made.
+        on_refusal: Gets the error of an event that the file system refused, instead of the caller.
 
     Raises:
         StorageError: The file cannot be made.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, on_refusal: OnRefusal | None = None) -> None:
         self._directory = directory
+        self._on_refusal = on_refusal
         self._pid = os.getpid()
         # TensorBoard reads files in the order of their names; pid and number keep two writers apart
         when, number = f"{time.time():017.6f}", f"{next(_files_made):06}"
@@ -66,24 +70,46 @@ class EventFile:
         length = struct.pack("<Q", len(data))
         sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
         record = length + next(sums) + data + next(sums)
+        size = len(record)
         try:
-            if self._torn:
-                fs.truncate(self._fd, self._size)
-            self._torn = True
-            fs.write_at(self._fd, record, self._size)
+            while not self._put(record, size):
+                pass
         except OSError as error:  # what got there is cut off before the next event
-            raise fs.refused(error, "cannot write an event for TensorBoard", self.path) from error
-        self._torn = False
-        self._size += len(record)
+            refused = fs.refused(error, "cannot write an event for TensorBoard", self.path)
+            if self._on_refusal is None:
+                raise refused from error
+            self._on_refusal(refused)
+
+    def _put(self, record: bytes, size: int) -> bool:
+        """Write a record, unless a signal handler that logs came first. See `JournalWriter.put`."""
+        if self._torn:
+            fs.truncate(self._fd, self._size)
+        at, self._torn, done = self._size, True, 0
+        while done < size:  # once, unless the disk is full
+            rest = record[done:] if done else record
+            if self._size != at:
+                return False
+            done += os.pwrite(self._fd, rest, at + done)
+        if self._size != at:
+            return False
+        self._torn, self._size = False, at + size
+        return True
 
     def get_logdir(self) -> str:
         """The directory of the file."""
         return self._directory
 
     def flush(self) -> None:
-        """Have what was written survive the machine."""
+        """Have what was written survive the machine.
+
+        Raises:
+            StorageError: The file system refused it.
+        """
         if self._fd >= 0 and self._pid == os.getpid():
-            fs.sync_data(self._fd)
+            try:
+                fs.sync_data(self._fd)
+            except OSError as error:
+                raise fs.refused(error, "cannot sync the events for TensorBoard", self.path) from error
 
     def close(self) -> None:
         """Let go of the file. Harmless a second time, and in a forked child."""
@@ -105,9 +131,13 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
     Args:
         directory: Where event files go.
         purge_step: TensorBoard is to forget what was logged from this step on.
+        on_refusal: Gets the error of an event that the file system refused, instead of the caller.
     """
 
-    def __init__(self, directory: str, *, purge_step: int | None = None) -> None:
+    def __init__(
+        self, directory: str, *, purge_step: int | None = None, on_refusal: OnRefusal | None = None
+    ) -> None:
+        self._on_refusal = on_refusal
         super().__init__(logdir=directory, purge_step=purge_step)
 
     file_writer: Any
@@ -115,7 +145,13 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
 
     def _get_file_writer(self) -> Any:
         if self.file_writer is None:  # or was closed: tensorboardX begins a new file then
-            self.file_writer = _FileWriter(self.logdir)
+            try:
+                self.file_writer = _FileWriter(EventFile(self.logdir, self._on_refusal))
+            except StorageError as error:
+                if self._on_refusal is None:
+                    raise
+                self._on_refusal(error)
+                return _FileWriter(_Nowhere(self.logdir))  # and the next event tries again
             self.all_writers = {self.logdir: self.file_writer}
             if self.purge_step is not None:
                 start = SessionLog(status=SessionLog.START)
@@ -123,9 +159,29 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
         return self.file_writer
 
 
+class _Nowhere:
+    """An event file for what cannot be stored."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def add_event(self, event: Any) -> None:
+        """Drop it."""
+
+    def get_logdir(self) -> str:
+        """The directory of the file that is not there."""
+        return self._directory
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class _FileWriter(FileWriter):  # type: ignore[misc]
     """Its base would make a queue and a thread, and close them when a forked child exits."""
 
-    def __init__(self, directory: str) -> None:
-        self.event_writer = EventFile(directory)
+    def __init__(self, event_writer: EventFile | _Nowhere) -> None:
+        self.event_writer = event_writer
         self._default_metadata: dict[str, Any] = {}

@@ -53,17 +53,26 @@ def unregister(store: Closable) -> None:
         _open.discard(store)
 
 
+def _all_open() -> list[Closable]:
+    with _lock:
+        return list(_open)
+
+
+def _beat() -> None:
+    for store in _all_open():  # a function of its own: no variable keeps a store alive until the next beat
+        store.heartbeat()
+
+
 def _keep() -> None:
     main = threading.main_thread()
     while main.is_alive():
         main.join(timeout=claims.HEARTBEAT)
-        for store in list(_open):
-            store.heartbeat()
+        _beat()
     for thread in threading.enumerate():  # other threads may still be logging
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
     error = getattr(sys, "last_value", None)
-    for store in list(_open):
+    for store in _all_open():
         try:
             if error is not None:
                 store.fail(f"{type(error).__name__}: {error}")

@@ -330,8 +330,7 @@ class Store:
                     f"{table_name}/{name}": _scalar(table, name, value, cells)
                     for name, value in update_dict.items()
                 }
-                with self._tolerating():
-                    events.add_scalars(self.tensorboard, points, table.nrows)
+                events.add_scalars(self.tensorboard, points, table.nrows)
             else:
                 made = [
                     summary
@@ -339,8 +338,7 @@ class Store:
                     if cells[name] is not None
                     for summary in _summaries(table, name, value, summary_type)
                 ]
-                with self._tolerating():
-                    events.add(self.tensorboard, made, table.nrows)
+                events.add(self.tensorboard, made, table.nrows)
 
     # --- Copies and the end
 
@@ -389,7 +387,12 @@ class Store:
             return
         self._closed = True
         lifecycle.unregister(self)
-        self._close_tensorboard()
+        try:
+            self._close_tensorboard()
+        finally:  # whatever became of the points, the rows are folded and the run is given back
+            self._close_tables()
+
+    def _close_tables(self) -> None:
         if self._writer is None or self._writer.forked:
             return
         pending = {table.name: list(table._working) for table in self._tables.values() if table._working}
@@ -459,16 +462,6 @@ class Store:
             raise ReadOnlyError(f"run {self.path} was opened with mode='r'; open it with mode='a' to write")
         return self._writer
 
-    @contextlib.contextmanager
-    def _tolerating(self) -> Iterator[None]:
-        """Under on_error='warn', warn of what the file system refuses and go on."""
-        try:
-            yield
-        except StorageError as error:
-            if self._on_error != "warn":
-                raise
-            warn(f"not stored: {error}", StorageWarning)
-
     def _give_up_row(self, table: str, error: StorageError) -> None:
         """Count a row that was not stored. Warns of the first, and whenever their number has doubled."""
         self.not_stored += 1
@@ -513,12 +506,23 @@ class Store:
         self._writing()
         from cox.eventfile import RunSummaryWriter
 
-        return RunSummaryWriter(self.tb_dir, purge_step=purge_step)
+        on_refusal = _warn_of if self._on_error == "warn" else None
+        return RunSummaryWriter(self.tb_dir, purge_step=purge_step, on_refusal=on_refusal)
 
     def _close_tensorboard(self) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-            self._tensorboard = None
+        if self._tensorboard is None:
+            return
+        writer, self._tensorboard = self._tensorboard, None
+        try:
+            writer.close()
+        except StorageError as error:
+            if self._on_error != "warn":
+                raise
+            _warn_of(error)
+
+
+def _warn_of(error: StorageError) -> None:
+    warn(f"not stored: {error}", StorageWarning)
 
 
 def _scalar(table: Table, name: str, value: Any, cells: Mapping[str, Any]) -> float | None:
@@ -567,6 +571,7 @@ def _remove_unused(run: layout.RunLayout) -> None:
         unused = all(
             path.name in known
             or path.parent == run.claims_dir
+            or path.suffix == layout.HELD_SUFFIX
             or path.name.startswith(layout.TEMPORARY_PREFIX)
             for path in files
         )

@@ -132,7 +132,7 @@ class Table:
 
         Raises:
             RowError: A column is unknown or missing, or a value cannot be converted.
-            StorageError: The file system refused it. The working row is kept.
+            StorageError: The file system refused it. What `update_row` had filled is kept.
 
         Example:
             >>> store.add_table("results", {"step": int, "loss": float})
@@ -140,15 +140,23 @@ class Table:
         """
         state = self._state
         # the way of nearly every row: every column there, each value of its column's own type
-        try:
-            if state is not None and not self._working and state.append_plain(data):
-                return
-        except StorageError as error:
-            self._give_up_row(error)
+        if state is not None and not self._working and state.append_plain(data):
             return
         with self._writable().writer.lock:  # rows of threads that log to one table do not mix
-            self.update_row(data)
-            self.flush_row()
+            if self._working or self._is_given_up():
+                self.update_row(data)
+                self.flush_row()
+                return
+            cells: dict[str, Any] = {}  # not the working row, which a signal handler that logs would write
+            try:
+                cells = self._cells(data)
+                self._write(cells)
+            except StorageError as error:
+                _discard(cells.values())
+                self._give_up_row(error)
+            except RowError:
+                self._working = cells
+                raise
 
     def update_row(self, data: Mapping[str, Any]) -> None:
         """Fill columns of the working row. Nothing is visible to anybody before `flush_row`.
@@ -172,24 +180,13 @@ class Table:
             RowError: A column without a value. The working row is kept and can be completed.
             StorageError: The file system refused it. The working row is kept.
         """
-        state = self._writable()
         if self._refusal is not None:
             self._give_up_row(self._refusal)
             return
-        columns = state.writer.own_columns(state.schema)
-        missing = [c.name for c in columns if c.name not in self._working and not c.nullable]
-        if missing:
-            raise RowError(
-                f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again"
-            )
         try:
-            state.append(
-                tuple(self._finished(self._working.get(c.name)) for c in columns) + state.writer.tail
-            )
+            self._write(self._working)
         except StorageError as error:
             self._give_up_row(error)
-        else:
-            self._working = {}
 
     def add_column(self, name: str, type: Any) -> None:
         """Add a column while the run goes on.
@@ -331,6 +328,22 @@ class Table:
         except OSError as error:
             raise fs.refused(error, f"cannot store an object of table {self.name!r}", cell.path) from error
 
+    def _write(self, row: dict[str, Any]) -> None:
+        """Write a row for good. If it is the working row, begin a new one."""
+        state = self._writable()
+        columns = state.writer.own_columns(state.schema)
+        missing = [c.name for c in columns if c.name not in row and not c.nullable]
+        if missing:
+            raise RowError(
+                f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again"
+            )
+        before = state.nrows
+        try:
+            state.append(tuple(self._finished(row.get(c.name)) for c in columns) + state.writer.tail)
+        finally:
+            if row is self._working and state.nrows > before:  # also where the fold after it was interrupted
+                self._working = {}
+
     def _drop_working_row(self) -> None:
         _discard(self._working.values())
         self._working, self._refusal = {}, None
@@ -360,13 +373,14 @@ class Table:
         return self._store._objects_dir / uid
 
     def _writable(self) -> TableState:
-        if self._state is None:
+        state = self._state
+        if state is None:
             self._store._writing()  # says that it is closed
             raise ReadOnlyError(
                 f"table {self.name!r}: the store was opened with mode='r'; open it with mode='a' to write"
             )
-        self._state.check_current()
-        return self._state
+        state.check_current()
+        return state
 
 
 class _PendingFile:

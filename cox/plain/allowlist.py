@@ -6,14 +6,17 @@ Nothing here imports what a pickle names: a name is looked up in the tables belo
 from __future__ import annotations
 
 import collections
+import contextlib
 import copyreg
 import io
+import mmap
 import pickle
 import pickletools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
+from cox.plain import opcodes
 from cox.plain.refusal import NotPlainError
 
 PROTOCOL = 5
@@ -131,12 +134,34 @@ def load(file: BinaryIO) -> Any:
     """As `loads`, from an open file; what follows the pickle is left unread."""
     if copyreg._extension_registry:  # type: ignore[attr-defined]
         _refuse_extensions(file)
+    _refuse_bombs(file)
     unpickler = _Unpickler(file)
     try:
         made = unpickler.load()
     finally:
         unpickler.check_classes()
     return _finish(made, {}) if unpickler.has_stand_ins else made
+
+
+def _refuse_bombs(file: BinaryIO) -> None:
+    """Refuse sizes and places that a pickle of this length cannot have.
+
+    The unpickler makes room for them before it looks whether there is anything to fill it: for the object
+    that is to be remembered under number 2**31, or for a text of 2**40 bytes.
+
+    Raises:
+        UnpicklingError: It has one.
+    """
+    start = file.tell()
+    with contextlib.ExitStack() as opened:
+        data: Any
+        try:
+            data = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):  # it is in memory, or empty
+            data = file.read()
+            file.seek(start)
+            start = 0
+        opcodes.check_sizes(data, start)
 
 
 def _refuse_extensions(file: BinaryIO) -> None:

@@ -274,7 +274,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         BlockingIOError: Somebody else held it for longer than that.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-    mark = path.with_suffix(".held")
+    mark = path.with_suffix(layout.HELD_SUFFIX)
     try:
         deadline = time.monotonic() + patience
         while True:

@@ -19,7 +19,7 @@ _log = logging.getLogger("cox")
 def fold(
     run: layout.RunLayout,
     *,
-    owner: str | None = None,
+    own: journal.JournalWriter | None = None,
     durable: bool = True,
     patience: float = claims.PATIENCE,
 ) -> snapshot.Snapshot:
@@ -27,8 +27,8 @@ def fold(
 
     Args:
         run: Where it lies.
-        owner: The writer that calls this, whose journal goes once it is folded; it must not append
-            meanwhile. Journals of other writers go only if their writers are gone.
+        own: The journal of the writer that calls this. All files of its that are folded go, but for the one
+            that it appends to. Journals of other writers go only if their writers are gone.
         durable: Whether the new file is to survive the machine before the journals go.
         patience: How long to wait for another fold of this run, in seconds.
 
@@ -39,11 +39,11 @@ def fold(
         OSError: The new file could not be written; the run is as it was.
     """
     with claims.exclusive(run.fold_lock, patience=patience):
-        return fold_locked(run, owner=owner, durable=durable)
+        return fold_locked(run, own=own, durable=durable)
 
 
 def fold_locked(
-    run: layout.RunLayout, *, owner: str | None = None, durable: bool = True
+    run: layout.RunLayout, *, own: journal.JournalWriter | None = None, durable: bool = True
 ) -> snapshot.Snapshot:
     """As `fold`, for who holds the fold's lock already."""
     now = snapshot.read(run)
@@ -51,7 +51,7 @@ def fold_locked(
         _log.warning("run %s: %s", run.root, sentence)
     if now.damage:
         _keep_damaged(run, now.journals)
-    _log_torn(run, now.journals, owner)
+    _log_torn(run, now.journals, own)
     if any(log.damage or not log.is_empty for log in now.journals):
         if durable:
             _sync_payloads(run, now.payloads)
@@ -60,11 +60,11 @@ def fold_locked(
         old = run.store_file
         fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
     for log in now.journals:
-        _remove(run, log, owner)
+        _remove(run, log, own)
     return now
 
 
-def empty_run(run: layout.RunLayout, *, owner: str) -> bool:
+def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
     """Have a run hold no rows but those of other writers who are at it.
 
     The new store file says that whatever there is in the journals is in it.
@@ -76,7 +76,7 @@ def empty_run(run: layout.RunLayout, *, owner: str) -> bool:
         live = set()
         for path in run.claims_dir.glob("*.json"):
             try:
-                if path.stem != owner:
+                if path.stem != own.writer:
                     borrowed.enter_context(claims.borrowed(path))
             except RunInUseError:
                 live.add(path.stem)
@@ -90,7 +90,7 @@ def empty_run(run: layout.RunLayout, *, owner: str) -> bool:
             content = hdf5.StoreFile(writers=writers)
         fs.replace_file(run.store_file, lambda path: hdf5.write(path, content), durable=True)
         for log in now.journals:
-            _remove(run, log, owner)
+            _remove(run, log, own)
         return not live
 
 
@@ -101,20 +101,25 @@ def _settle(content: hdf5.StoreFile) -> None:
         content.nrows.pop(name, None)
 
 
-def _remove(run: layout.RunLayout, log: journal.Journal, owner: str | None) -> None:
+def _remove(run: layout.RunLayout, log: journal.Journal, own: journal.JournalWriter | None) -> None:
     """Remove a journal that is in the store file, unless its writer may still append to it."""
     try:
-        if log.writer == owner:
-            fs.unlink(log.path)
+        if own is not None and log.writer == own.writer:
+            if log.path != own.path:  # a signal handler may have begun it just now
+                _unlink_as_read(log)
             return
         with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
-            # what was appended between our reading and its writer's end is not folded yet
-            if log.path.stat().st_size == log.size:
-                fs.unlink(log.path)
+            _unlink_as_read(log)
     except FileNotFoundError:
         pass  # another fold was faster
     except OSError as error:  # harmless: the store file says that it holds these rows
         _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
+
+
+def _unlink_as_read(log: journal.Journal) -> None:
+    """Remove a journal that nobody appends to, unless something was appended since it was read."""
+    if log.path.stat().st_size == log.size:
+        fs.unlink(log.path)
 
 
 def _sync_payloads(run: layout.RunLayout, names: list[str]) -> None:
@@ -148,9 +153,11 @@ def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
             _log.warning("run %s: the damaged journal is kept as %s", run.root, kept.name)
 
 
-def _log_torn(run: layout.RunLayout, logs: list[journal.Journal], owner: str | None) -> None:
+def _log_torn(run: layout.RunLayout, logs: list[journal.Journal], own: journal.JournalWriter | None) -> None:
     for log in logs:
-        if log.torn and (log.writer == owner or not claims.is_held(run.claim_file(log.writer))):
+        if log.torn and (
+            (own and log.writer == own.writer) or not claims.is_held(run.claim_file(log.writer))
+        ):
             _log.warning(
                 "run %s: dropped %d bytes of a row that was being written when its process ended",
                 run.root,

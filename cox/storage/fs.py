@@ -58,9 +58,8 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
         done += os.pwrite(fd, data[done:], offset + done)
 
 
-def truncate(fd: int, size: int) -> None:
-    """Cut a file off."""
-    os.ftruncate(fd, size)
+#: Cut a file off. A plain system call, so that no signal handler comes between it and its arguments.
+truncate = os.ftruncate
 
 
 def sync_data(fd: int) -> None:
@@ -231,7 +230,8 @@ def link_or_leave(finished: Path, path: Path) -> bool:
             return False
         rename(finished, path)  # a file system without hard links
     finally:
-        unlink(finished)
+        with contextlib.suppress(OSError):  # then the next writer sweeps it up
+            unlink(finished)
     return True
 
 

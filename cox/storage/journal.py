@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -42,7 +42,7 @@ ROW, TABLE, REWIND = range(3)
 
 _head = struct.Struct("<2sII")
 HEAD_SIZE = _head.size
-_pack_head = _head.pack
+pack_head = _head.pack
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _crc32 = zlib.crc32
@@ -55,6 +55,12 @@ MOST_RECORDS = 2**62
 _RESYNC_BUDGET = 16
 
 
+class Counted(Protocol):
+    """What has a number of rows."""
+
+    nrows: int
+
+
 class JournalWriter:
     """Appends the records of one writer. The file is made with the first of them. For one thread at a time.
 
@@ -63,6 +69,16 @@ class JournalWriter:
         writer: The writer's name, see `layout.writer_name`.
         next_seq: The sequence number of its next record.
         sync: Whether a record survives the machine, not just the process, once it was appended.
+
+    Attributes:
+        next_seq: The sequence number of the next record.
+        size: How long the file is, up to the last record that counts; 0 without a file.
+        path: The file, None before its first record.
+        fd: It, open; -1 without one.
+        salt: What its checksums begin with.
+        generation: How many files were closed before this one. Tables declared in those are not in this one.
+        synced: The argument `sync`.
+        dirty: Whether there may be something behind `size`, of a write that failed or was interrupted.
     """
 
     def __init__(self, run: layout.RunLayout, writer: str, next_seq: int, *, sync: bool) -> None:
@@ -70,106 +86,130 @@ class JournalWriter:
         self.next_seq = next_seq
         self.size = 0
         self.path: Path | None = None
+        self.salt = 0
+        self.generation = 0
         self._run = run
-        self._sync = sync
-        self._fd = -1
-        self._salt = 0
-        self._dirty = False  # whether a write failed half-way, or was interrupted
+        self.synced = sync
+        self.fd = -1
+        self.dirty = False
 
-    def append_row(self, table_id: int, row: int, values: tuple[Any, ...]) -> None:
+    def append_row(self, table_id: int, values: tuple[Any, ...], table: Counted) -> int:
         """Append one row of a table that this journal has declared. Durable as `sync` says on return.
 
         Args:
             table_id: The number under which the table was declared.
-            row: The row's number among this writer's rows of the table, from 0.
             values: One value for each column, in the order they were declared.
-        """
-        self.append_payload(_encode((ROW, self.next_seq, table_id, row, *values)))
+            table: Has the number of this writer's rows of the table, which is then one more.
 
-    def append_payload(self, payload: bytes) -> int:
-        """Append a record that is encoded already, as number `next_seq`. Returns how long the journal is."""
-        if self._dirty:
-            self._take_back()
-        data = _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
-        at, size = self.size, len(data)
-        try:
-            if os.pwrite(self._fd, data, at) != size:
-                fs.write_at(self._fd, data, at)
-            if self._sync:
-                fs.sync_data(self._fd)
-        except BaseException:
-            self._dirty = True
-            with contextlib.suppress(OSError):  # if it cannot be done now, it is before the next record
-                self._take_back()
-            raise
-        self.size = size = at + size
-        self.next_seq += 1
-        return size
+        Returns:
+            As `put`.
+        """
+        seq, row = self.next_seq, table.nrows
+        return self._put_all([[ROW, table_id, row, *values]], seq, table, row + 1)
 
     def append_table(
-        self, table_id: int, name: str, schema: Schema, row: int, values: tuple[Any, ...] | None
-    ) -> None:
-        """Declare a table, or its columns anew, and append its first row in the same write.
+        self, table_id: int, name: str, schema: Schema, values: tuple[Any, ...] | None, table: Counted
+    ) -> int:
+        """Declare a table, or its columns anew, and append its next row, if any, in the same write.
 
         The declaration is written twice, for without it none of the rows after it could be read.
         """
-        declared = [table_id, name, schema.to_json()]
-        payloads: list[list[Any]] = [[TABLE, *declared], [TABLE, *declared]]
-        if values is not None:
-            payloads.append([ROW, table_id, row, *values])
-        self._append_all(payloads)
+        if self.fd < 0:
+            self._open()
+        seq, row = self.next_seq, table.nrows
+        declared = [TABLE, table_id, name, schema.to_json()]
+        if values is None:
+            return self._put_all([declared, declared], seq, table, row)
+        return self._put_all([declared, declared, [ROW, table_id, row, *values]], seq, table, row + 1)
 
-    def append_rewind(self, name: str, nrows: int) -> None:
+    def append_rewind(self, name: str, nrows: int, table: Counted) -> int:
         """Drop this writer's rows of a table from number `nrows` on, whether folded or not."""
-        record = [REWIND, name, nrows]
-        self._append_all([record, record])  # twice: were it lost, the dropped rows would be back
+        if self.fd < 0:
+            self._open()
+        record = [REWIND, name, nrows]  # twice: were it lost, the rows would be back
+        return self._put_all([record, record], self.next_seq, table, nrows)
 
-    def sync(self) -> None:
-        """Have everything that was appended survive the machine."""
-        if self._fd >= 0:
-            fs.sync_data(self._fd)
+    def put(self, data: bytes, size: int, seq: int, seq_after: int, table: Counted, nrows_after: int) -> int:
+        """Write records that were made for this place in the journal.
+
+        A signal handler may log, too, and comes between any two calls of the thread that it interrupts.
+        So each write is checked right before and right after, and what was overtaken does not count.
+
+        Args:
+            data: The records.
+            size: Bytes of them.
+            seq: The sequence number of the first one.
+            seq_after: That of the next record after them.
+            table: Whose rows they change …
+            nrows_after: … and how many it has then.
+
+        Returns:
+            How long the journal is now. 0 if nothing was written, because other records have come before
+            these, or the journal was closed: they must be made anew.
+        """
+        if self.dirty:
+            self._cut_off()
+        done = 0
+        try:
+            while done < size:  # once, unless the disk is full
+                rest = data[done:] if done else data
+                if self.next_seq != seq or self.fd < 0:
+                    return 0
+                done += os.pwrite(self.fd, rest, self.size + done)
+            if self.synced:
+                fs.sync_data(self.fd)
+        except BaseException:
+            self.take_back()
+            raise
+        if self.next_seq != seq or self.fd < 0:
+            return 0
+        self.size = length = self.size + size
+        self.next_seq = seq_after
+        table.nrows = nrows_after
+        return length
+
+    def sync_from_now_on(self) -> None:
+        """Have everything that was appended survive the machine, and what will be."""
+        self.synced = True
+        if self.fd >= 0:
+            fs.sync_data(self.fd)
+            fs.sync_directories(self._run.journal_dir, self._run.root.parent)
 
     def show_to_other_hosts(self) -> None:
         """Have other hosts see what was appended so far. From any thread."""
         with contextlib.suppress(OSError):  # closed by its own thread just now, and so it has been shown
-            fs.show_to_other_hosts(self._fd)
+            fs.show_to_other_hosts(self.fd)
 
     def close(self) -> None:
         """Let go of the file; the next record begins a new one."""
-        if self._fd >= 0:
-            if self._dirty:
-                with contextlib.suppress(OSError):  # left there, it is an unfinished record
-                    self._take_back()
-            os.close(self._fd)
-        self._fd, self._dirty = -1, False
-        self.path = None
-        self.size = 0
+        if self.dirty:
+            self.take_back()
+        self.abandon()
 
-    def _append_all(self, payloads: list[list[Any]]) -> None:
-        if self._fd < 0:
-            self._open()
-        if self._dirty:
-            self._take_back()
+    def abandon(self) -> None:
+        """Let go of the file and do not touch it: for the copy in a forked child."""
+        fd, self.fd, self.generation = self.fd, -1, self.generation + 1
+        self.dirty, self.path, self.size = False, None, 0
+        if fd >= 0:
+            os.close(fd)
+
+    def _put_all(self, payloads: list[list[Any]], seq: int, table: Counted, nrows_after: int) -> int:
+        """Append several records at once, all or none."""
         data = b""
         for number, (kind, *fields) in enumerate(payloads):
-            payload = _encode([kind, self.next_seq + number, *fields])
-            data += _pack_head(MARK, len(payload), _crc32(payload, self._salt)) + payload
-        try:
-            fs.write_at(self._fd, data, self.size)
-            if self._sync:
-                fs.sync_data(self._fd)
-        except BaseException:
-            self._dirty = True
-            with contextlib.suppress(OSError):  # if it cannot be done now, it is before the next record
-                self._take_back()
-            raise
-        self.size += len(data)
-        self.next_seq += len(payloads)
+            payload = _encode([kind, seq + number, *fields])
+            data += pack_head(MARK, len(payload), _crc32(payload, self.salt)) + payload
+        return self.put(data, len(data), seq, seq + len(payloads), table, nrows_after)
 
-    def _take_back(self) -> None:
-        """Cut off a record that was written and not acknowledged, as far as it got."""
-        fs.truncate(self._fd, self.size)
-        self._dirty = False
+    def take_back(self) -> None:
+        """Cut off what was written and not acknowledged: now, or else before the next record."""
+        self.dirty = True
+        with contextlib.suppress(OSError):
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        fs.truncate(self.fd, self.size)
+        self.dirty = False
 
     def _open(self) -> None:
         fs.make_directories(self._run.journal_dir)
@@ -178,14 +218,14 @@ class JournalWriter:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             fs.write_at(fd, HEADER, 0)
-            if self._sync:
+            if self.synced:
                 # an fsync says nothing of a directory's own name, which may be as new as the file
                 fs.sync_directories(self._run.journal_dir, self._run.root.parent)
         except OSError:
             os.close(fd)
             fs.unlink(path)
             raise
-        self._fd, self._salt, self.path, self.size = fd, salt, path, len(HEADER)
+        self.fd, self.salt, self.path, self.size = fd, salt, path, len(HEADER)
 
 
 @dataclass(slots=True)

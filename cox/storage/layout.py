@@ -19,6 +19,8 @@ CLAIMS_DIR = "claims"
 RUN_FILE = "run.json"
 TRUST_FILE = "trusted.json"
 FOLD_LOCK = "fold.lock"
+#: Of the file that stands for a lock with other hosts, beside the one that is locked.
+HELD_SUFFIX = ".held"
 CACHE_DIR = ".cox-cache"
 SNAPSHOT_SUFFIX = "_snapshot"
 JOURNAL_SUFFIX = ".log"

@@ -7,12 +7,15 @@ takes a third. Whatever is not such a row is left to the general way, which conv
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cox.schema import INT_MAX, OBJECT_KINDS, Column
+from cox.storage import journal
 
 if TYPE_CHECKING:
     from cox.storage.writer import TableState
@@ -33,25 +36,24 @@ def never(data: Any) -> bool:
 
 
 def compile_append(
-    state: TableState, kind: int, table_id: int, columns: Sequence[Column], tail: tuple[int, ...]
+    state: TableState, table_id: int, columns: Sequence[Column], tail: tuple[int, ...]
 ) -> Append:
     """Make the fast way of a table.
 
     Args:
         state: The table.
-        kind: The number that begins a row's record.
         table_id: The number under which its journal has declared it.
         columns: The columns that rows are given for, in the journal's order.
         tail: Cells that are the same in every row, behind the others.
 
     Column names are handed over as values: nothing that a user chose gets into the code.
     """
-    if len(columns) > _MOST_COLUMNS or any(column.kind in OBJECT_KINDS for column in columns):
-        return never
     log = state.writer.journal
-    scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "append_payload": log.append_payload}
+    if log.synced or len(columns) > _MOST_COLUMNS or any(column.kind in OBJECT_KINDS for column in columns):
+        return never
+    scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "MARK": journal.MARK, "crc32": zlib.crc32}
     lock = state.writer.lock
-    scope.update(state=state, writer=state.writer, log=log)
+    scope.update(state=state, writer=state.writer, log=log, pack_head=journal.pack_head, os=os)
     # `with lock` takes as long as encoding the row. A KeyboardInterrupt can come between any two of these
     # instructions, so on the way out the lock itself is asked whether it was got; that is not ambiguous,
     # because nobody calls this function with the lock held.
@@ -76,24 +78,37 @@ def append(data):
         return False
     try:
         acquire()
-        if state.id != {int(table_id)}:
+        if state.id != {int(table_id)} or state.generation != log.generation:
             release()
             return False
+        seq, row = log.next_seq, state.nrows
         try:
-            payload = encode(({int(kind)}, log.next_seq, {int(table_id)}, state.nrows, {", ".join(cells)}))
+            payload = encode(({journal.ROW}, seq, {int(table_id)}, row, {", ".join(cells)}))
         except (UnicodeEncodeError, OverflowError):  # an int below all that a column takes, for one
             release()
             return False
+        data = pack_head(MARK, len(payload), crc32(payload, log.salt)) + payload
+        size = len(data)
+        if log.next_seq != seq or log.dirty:
+            release()
+            return False
         try:
-            size = append_payload(payload)
-        except OSError as error:
-            raise state.refusal(error) from error
-        state.nrows += 1
+            written = os.pwrite(log.fd, data, log.size)
+        except OSError:  # the general way will say it
+            written = 0
+        # no call from here to the commit, so that no signal handler comes between
+        if written != size or log.next_seq != seq or log.fd < 0:
+            release()
+            return False
+        log.size = size = log.size + size
+        log.next_seq = seq + 1
+        state.nrows = row + 1
         if size >= writer.fold_at:
             writer.fold_if_it_helps()
         release()
     except BaseException:
         if is_owned():
+            log.take_back()
             release()
         raise
     return True

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cox.errors import DamagedError, DamageWarning, RunNotFoundError, warn
+from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage import bulk, empty, fs, hdf5, journal, layout, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
@@ -74,18 +74,22 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
         RunNotFoundError: There is no store file, and no journal.
         DamagedError: The store file cannot be read.
         FormatVersionError: A newer cox wrote it.
+        StorageError: The file system refused to read it.
     """
     runinfo.read(run)  # a newer format is refused before anything is taken for an older one
     wanted = None if tables is None else frozenset(tables)
-    for _ in range(_REPLACED_TIMES):
+    for again in reversed(range(_REPLACED_TIMES)):
         before = fs.identity(run.store_file)
         try:
             return _read_once(run, wanted, rows=rows)
-        except (DamagedError, OSError):
+        except (DamagedError, OSError) as error:
             # on a network file system a file that another host replaces cannot be read to its end
-            if fs.identity(run.store_file) == before:
+            if again and fs.identity(run.store_file) != before:
+                continue
+            if isinstance(error, CoxError):
                 raise
-    return _read_once(run, wanted, rows=rows)
+            raise fs.refused(error, "cannot read the run", error.filename or run.root) from error
+    raise AssertionError("unreachable")
 
 
 def _read_once(run: layout.RunLayout, tables: frozenset[str] | None, *, rows: bool) -> Snapshot:

@@ -36,7 +36,7 @@ class TableState:
         append_plain: Journals a row that needs no conversion, and returns whether it was such a row.
     """
 
-    __slots__ = ("append_plain", "id", "in_run", "name", "nrows", "schema", "writer")
+    __slots__ = ("append_plain", "generation", "id", "in_run", "name", "nrows", "schema", "writer")
 
     def __init__(self, writer: RunWriter, name: str, schema: Schema, nrows: int, *, in_run: bool) -> None:
         self.writer = writer
@@ -48,7 +48,7 @@ class TableState:
 
     def forget_declaration(self) -> None:
         """Have the next row declare the table: it is not declared in the journal to come."""
-        self.id = -1
+        self.id = self.generation = -1
         self.append_plain: rowcode.Append = rowcode.never
 
     def check_current(self) -> None:
@@ -72,13 +72,14 @@ class TableState:
         writer = self.writer
         with writer.lock:
             try:
-                if self.id < 0:
+                while not (
                     writer.declare(self, values, self.schema)
-                else:
-                    writer.journal.append_row(self.id, self.nrows, values)
+                    if self.generation != writer.journal.generation
+                    else writer.journal.append_row(self.id, values, self)
+                ):
+                    self.check_current()
             except OSError as error:
                 raise self.refusal(error) from error
-            self.nrows += 1
             if writer.journal.size >= writer.fold_at:
                 writer.fold_if_it_helps()
 
@@ -113,6 +114,7 @@ class RunWriter:
         self.fold_at = FOLD_AT
         self._ids = 0
         self._gone: Exception | None = None
+        self._folding = False
         self._error: str | None = None
         self._not_stored = 0
         with _explained(run.root, "cannot open the run for writing"):
@@ -120,15 +122,15 @@ class RunWriter:
                 fs.make_directories(directory)
             runinfo.read(run)  # a newer format is refused before anything is touched
             self._claim = claims.Claim(run.claim_file(self.name), f"run {run.root}")
+        self.journal = journal.JournalWriter(run, self.name, 0, sync=sync)
         try:
             with _explained(run.root, "cannot open the run for writing"):
                 fs.create_once(run.store_file, empty.contents())
-                next_seq = self._recover()
+                self.journal.next_seq = self._recover()
                 runinfo.mark_running(run)
         except BaseException:
             self._claim.release()
             raise
-        self.journal = journal.JournalWriter(run, self.name, next_seq, sync=sync)
 
     # --- What a run has
 
@@ -152,15 +154,22 @@ class RunWriter:
                 )
             return known
 
-    def declare(self, table: TableState, values: tuple[Any, ...] | None, schema: Schema) -> None:
-        """Journal a table's declaration, together with its next row. The caller holds the lock."""
+    def declare(self, table: TableState, values: tuple[Any, ...] | None, schema: Schema) -> int:
+        """Journal a table's declaration, together with its next row. The caller holds the lock.
+
+        Returns:
+            As `JournalWriter.put`.
+        """
         self._check_usable()
         table.check_current()
         number, self._ids = self._ids, self._ids + 1  # used up even if the write fails
-        self.journal.append_table(number, table.name, schema, table.nrows, values)
-        table.id, table.in_run = number, True
-        columns = self.own_columns(schema)
-        table.append_plain = rowcode.compile_append(table, journal.ROW, number, columns, self.tail)
+        append = rowcode.compile_append(table, number, self.own_columns(schema), self.tail)
+        generation = self.journal.generation
+        size = self.journal.append_table(number, table.name, schema, values, table)
+        if size:
+            table.in_run = True
+            table.id, table.generation, table.append_plain = number, generation, append
+        return size
 
     def add_column(self, table: TableState, column: Column) -> None:
         """Add a column to a table; rows before it read as missing, and rows after it may leave it out.
@@ -181,7 +190,8 @@ class RunWriter:
             schema = self._with_rank(table.name, table.schema.with_column(column))
             if table.in_run:
                 try:
-                    self.declare(table, None, schema)
+                    while not self.declare(table, None, schema):
+                        pass  # overtaken by a signal handler that logs
                 except OSError as error:
                     raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
             else:  # the next row declares it, also where one was declared and all its rows were rewound
@@ -204,15 +214,24 @@ class RunWriter:
             if nrows == table.nrows:
                 return
             try:
-                self.journal.append_rewind(table.name, nrows)
+                while not self.journal.append_rewind(table.name, nrows, table):
+                    self._check_usable()
             except OSError as error:
                 raise self.refusal(error, f"cannot rewind table {table.name!r}") from error
-            table.nrows = nrows
             if nrows == 0:  # the next row declares the table; until then only others' rows keep it in the run
                 from cox.storage import snapshot
 
                 table.forget_declaration()
                 table.in_run = snapshot.read(self.run, rows=False).content.nrows.get(table.name, 0) > 0
+
+    def sync_from_now_on(self) -> None:
+        """Have what was written so far survive the machine, and each row to come: `sync='row'`."""
+        with self.lock:
+            self.sync = True
+            with _explained(self.run.root, "cannot sync the run"):
+                self.journal.sync_from_now_on()
+            for table in self.tables.values():
+                table.forget_declaration()  # the fast way syncs nothing
 
     # --- Its life
 
@@ -227,21 +246,27 @@ class RunWriter:
         from cox.storage import fold, snapshot
 
         with self.lock:
-            try:
-                now = fold.fold(self.run, owner=self.name, patience=0)  # no row waits for another's fold
-            except BlockingIOError:
-                self.fold_at = self.journal.size + FOLD_AT // 4
-                return
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
-                _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
-                self.fold_at = self.journal.size + FOLD_AT
-                return
+            # a new journal first: whatever comes in between, a signal handler that logs or an exception of
+            # one, no row goes into a journal that is being folded or is gone
+            counted = {name: table.nrows for name, table in self.tables.items()}
             self.journal.close()
-            own = snapshot.own_rows(now.content, self.name)
-            for table in self.tables.values():
-                table.forget_declaration()
-                table.nrows = own.get(table.name, 0)  # fewer, if the disk lost some
-            self.fold_at = max(FOLD_AT, now.content.folded_bytes)
+            self._folding = True
+            try:
+                now = fold.fold(self.run, own=self.journal, patience=0)  # no row waits for another's fold
+            except BlockingIOError:
+                self.fold_at = FOLD_AT // 4
+            except (CoxError, OSError, RuntimeError, ValueError, LookupError, MemoryError) as error:
+                _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
+                self.fold_at = FOLD_AT
+            else:
+                own = snapshot.own_rows(now.content, self.name)
+                for name, nrows in counted.items():
+                    table, lost = self.tables[name], nrows - own.get(name, 0)
+                    if lost > 0:  # the disk lost some
+                        table.nrows -= lost
+                self.fold_at = max(FOLD_AT, now.content.folded_bytes)
+            finally:
+                self._folding = False
 
     @property
     def forked(self) -> bool:
@@ -274,7 +299,8 @@ class RunWriter:
             try:
                 # the lock before the claim: whoever takes the claim then leaves our unfinished files alone,
                 # and of several that leave at once the last one sees nobody else and folds
-                with claims.exclusive(self.run.fold_lock):
+                patience = 0 if self._folding else claims.PATIENCE  # called from a handler, in mid-fold
+                with claims.exclusive(self.run.fold_lock, patience=patience):
                     self._claim.release()
                     if self._journals_left() and not self._others_live():
                         fold.fold_locked(self.run)
@@ -297,8 +323,8 @@ class RunWriter:
         with self.lock:
             self._check_usable()
             with _explained(self.run.root, "cannot empty the run"):
-                emptied = fold.empty_run(self.run, owner=self.name)
                 self.journal.close()
+                emptied = fold.empty_run(self.run, own=self.journal)
                 for table in self.tables.values():
                     table.forget_declaration()
                 self.tables.clear()
@@ -317,7 +343,7 @@ class RunWriter:
         )
         for table in self.tables.values():
             table.forget_declaration()  # its fast way holds the old lock, which may be another thread's
-        self.journal.close()
+        self.journal.abandon()
         self._claim.abandon()
 
     def _recover(self) -> int:
@@ -329,7 +355,7 @@ class RunWriter:
 
         if self._journals_left() and not self._others_live():
             try:
-                fold.fold(self.run, owner=self.name)
+                fold.fold(self.run, own=self.journal)
             except OSError as error:
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
         return self._learn_tables()
@@ -418,6 +444,8 @@ def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWr
         writer = _open.get((run.root, rank))
         if writer is not None and writer.users > 0 and writer._gone is None:
             writer.users += 1
+            if sync:
+                writer.sync_from_now_on()
             return writer
         if writer is not None:
             writer.close()  # or another thread is at it: its lock is waited for

@@ -237,6 +237,17 @@ def open_as_rank(folder: str, rank: int, go: str, ready: str) -> None:
         time.sleep(60)
 
 
+def make_a_run(folder: str, number: int, go: str) -> None:
+    """Wait for the start, and log to a run of its own in a folder that nobody has made yet."""
+    started = Counter(Path(go))
+    while not started.value:
+        time.sleep(0.0001)
+    with cox.Store(folder) as store:
+        table = store.add_table("t", {"number": int, "step": int})
+        for step in range(20):
+            table.append_row({"number": number, "step": step})
+
+
 def open_as_sole_writer(folder: str, exp_id: str, go: str, said: str, stop: str, locks: bool) -> None:
     """Wait for the start and open a run. 1: it is mine, and has a row. 2: refused, and told by whom."""
     if not locks:

@@ -43,7 +43,7 @@ def end(*children: Child) -> None:
 def test_c20_readers_beside_a_writer_see_every_acknowledged_row_once(zygote: Zygote, tmp_path: Path) -> None:
     acks, ended = str(tmp_path / "acks"), str(tmp_path / "end")
     Counter(Path(acks)), Counter(Path(ended))
-    counts = [str(tmp_path / f"readings-{number}") for number in range(4)]
+    counts = [str(tmp_path / f"readings-{number}") for number in range(8)]
     writing = zygote.start("tests.crash.children:write_rows", str(tmp_path), SECONDS, acks, ended)
     reading = [
         zygote.start("tests.crash.children:read_rows", str(tmp_path), acks, ended, count) for count in counts
@@ -62,7 +62,7 @@ def test_c20_readers_beside_a_writer_see_every_acknowledged_row_once(zygote: Zyg
     assert workload.leftovers(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, 8])
 def test_ranks_write_one_run_at_once(zygote: Zygote, tmp_path: Path, ranks: int) -> None:
     go = Counter(tmp_path / "go")
     rows = 120
@@ -185,6 +185,28 @@ def test_c24_a_second_writer_is_refused_and_a_dead_ones_claim_taken_over(
             end(holder)
     with cox.Store(tmp_path, "run") as store:
         assert store["t"].df["step"].tolist() == [0, 1, 2]
+
+
+def test_many_make_runs_in_one_new_folder_at_once(zygote: Zygote, tmp_path: Path) -> None:
+    go, folder = Counter(tmp_path / "go"), tmp_path / "runs"
+    children = [
+        zygote.start("tests.crash.children:make_a_run", str(folder), number, str(tmp_path / "go"))
+        for number in range(32)
+    ]
+    try:
+        go.value = 1
+        for child in children:
+            child.join()
+    finally:
+        end(*children)
+    assert len(list(folder.iterdir())) == 32
+    with cox.CollectionReader(folder) as reader:
+        frame = reader.df("t")
+    assert frame["exp_id"].nunique() == 32
+    assert sorted(frame["number"]) == sorted(list(range(32)) * 20)
+    for _, rows in frame.groupby("exp_id"):
+        assert rows["step"].tolist() == list(range(20))
+        assert rows["number"].nunique() == 1
 
 
 # --- Claims of others

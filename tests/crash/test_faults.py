@@ -12,6 +12,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 
 import cox
-from cox.errors import CoxError, PendingRowWarning, RowError, StorageError, StorageWarning
+from cox.errors import CoxError, RowError, StorageError, StorageWarning
 from cox.eventfile import EventFile
 from cox.storage import fs, layout, writer
 from tests.crash import seam, workload
@@ -354,10 +355,7 @@ def test_a_row_that_could_not_be_synced_is_no_row(tmp_path: Path) -> None:
         store["t"].append_row({"step": step})
     store.rewind("t", 3, purge_tensorboard=False)
     store["t"].append_row({"step": 4})
-    with pytest.warns(
-        PendingRowWarning, match="a table with a long name"
-    ):  # it could have been flushed again
-        store.close()
+    store.close()
     assert workload.observe(tmp_path, "run") == {"t": (("step",), [{"step": s} for s in (0, 1, 2, 4)])}
 
 
@@ -539,3 +537,73 @@ def test_a_folder_below_a_file(tmp_path: Path) -> None:
             cox.Store(folder, "run")
         assert str(tmp_path / "file") in str(refusal.value.filename)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# --- No descriptors left
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """So many files can be opened, and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # the limit is on the number, not on how many: fill the gaps below it
+    filled = [os.open(os.devnull, os.O_RDONLY)]
+    in_use = {int(name) for name in os.listdir("/proc/self/fd")}
+    while len(in_use) < max(in_use) + 1:
+        filled.append(os.open(os.devnull, os.O_RDONLY))
+        in_use = {int(name) for name in os.listdir("/proc/self/fd")} | {filled[-1]}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(filled) + 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in filled:
+            os.close(fd)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors by /proc, as Linux has it")
+@pytest.mark.parametrize("count", range(10))
+def test_a_program_that_has_run_out_of_descriptors(tmp_path: Path, count: int) -> None:
+    """Whatever could be stored is; all else is a StorageError that says how to get more."""
+    rows: list[int] = []
+    schema = {"step": int, "thing": cox.PICKLE}
+    with cox.Store(tmp_path, "open") as opened:
+        table = opened.add_table("t", schema)
+        table.append_row({"step": 0, "thing": [0]})
+        opened.writer, table.df  # noqa: B018 - they import what they need
+        with cox.Store(tmp_path, "warm"):
+            pass
+        refused: list[StorageError] = []
+
+        def tried(do: Callable[[], Any]) -> Any:
+            try:
+                return do()
+            except StorageError as error:
+                refused.append(error)
+
+        with descriptors_left(count):
+            for step in range(1, 4):
+                tried(
+                    lambda step=step: (table.append_row({"step": step, "thing": [step]}), rows.append(step))
+                )
+                table._drop_working_row()
+            tried(lambda: table.df)
+            tried(lambda: opened.writer.add_scalar("x", 1.0, 1))
+            late = tried(lambda: cox.Store(tmp_path, "late"))
+            if late is not None:
+                other = late.add_table("t", schema)
+                tried(lambda: other.append_row({"step": 1, "thing": [1]}))
+                other._drop_working_row()
+                late.close()
+        for error in refused:
+            assert error.errno == errno.EMFILE, error
+            assert "ulimit -n" in str(error)
+            assert str(tmp_path) in str(error.filename)
+        assert refused or count > 2
+        table.append_row({"step": 4, "thing": [4]})
+    with cox.Store(tmp_path, "open", mode="r") as store:
+        frame = store["t"].df
+        assert frame["step"].tolist() == [0, *rows, 4]
+        assert [store["t"].get_pickle(cell) for cell in frame["thing"]] == [[step] for step in [0, *rows, 4]]
+    with cox.Store(tmp_path, "late") as store:  # whatever became of it, it can be gone on with
+        store.add_table("t", schema).append_row({"step": 9, "thing": [9]})

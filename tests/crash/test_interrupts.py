@@ -1,27 +1,35 @@
-"""Ctrl-C in the middle of a row.
+"""Signals in the middle of a row: Ctrl-C, and handlers that log.
 
-The interpreter raises KeyboardInterrupt behind a call, and at no other instruction of code without loops.
-So the test raises it behind every call that a row makes, one after the other.
+The interpreter looks for signals behind a call, and at no other instruction of code without loops. So the
+tests have one come behind every call that a row makes, one after the other.
 """
 
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pytest
 
 import cox
 from cox import table
-from cox.storage import journal
+from cox.errors import ClosedError
+from cox.storage import fold, journal, writer
 
 CALLS = {number for name, number in dis.opmap.items() if name.startswith("CALL")}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("fsync", "fdatasync"):  # to wait for a real disk shows nothing here
+        monkeypatch.setattr(os, name, lambda fd: None)
 
 
 def behind_call(code: CodeType, offset: int) -> bool:
@@ -33,9 +41,9 @@ def behind_call(code: CodeType, offset: int) -> bool:
 
 
 @contextmanager
-def interrupted(point: int) -> Iterator[None]:
-    """Raise KeyboardInterrupt behind the call with the number `point`, if there are so many."""
-    places = {"<string>", table.__file__, journal.__file__}
+def interrupted(point: int, handler: Callable[[], object], *modules: ModuleType) -> Iterator[None]:
+    """Call `handler` behind the call with the number `point`, if code of the modules makes so many."""
+    places = {"<string>", *(module.__file__ for module in (table, journal, *modules))}
     passed = 0
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
@@ -46,7 +54,7 @@ def interrupted(point: int) -> Iterator[None]:
         if event == "opcode" and behind_call(frame.f_code, frame.f_lasti):
             passed += 1
             if passed == point + 1:
-                raise KeyboardInterrupt
+                handler()
         return trace
 
     before = sys.gettrace()
@@ -55,6 +63,10 @@ def interrupted(point: int) -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("how", ["append_row", "update_and_flush"])
@@ -80,7 +92,7 @@ def append_interrupted(folder: Path, point: int, how: str) -> bool:
 
     append(0)
     try:
-        with interrupted(point):
+        with interrupted(point, ctrl_c):
             append(1)
     except KeyboardInterrupt:
         stopped = True
@@ -96,3 +108,85 @@ def append_interrupted(folder: Path, point: int, how: str) -> bool:
     assert found in ([0, 1, 2, 3], [0, 2, 3]), point
     assert stopped or 1 in found, point
     return stopped
+
+
+Operation = Callable[[cox.Store], object]
+
+OPERATIONS: dict[str, Operation] = {
+    "append_row": lambda store: store["t"].append_row({"step": 1, "text": "the loop's"}),
+    "append_row converted": lambda store: store["t"].append_row({"step": "1", "text": "the loop's"}),
+    "first row": lambda store: store["u"].append_row({"step": 1}),
+    "add_column": lambda store: store["t"].add_column("late", int),
+    "rewind": lambda store: store.rewind("t", 2, purge_tensorboard=False),
+    "fold": lambda store: store._writer.fold_if_it_helps(),  # type: ignore[union-attr]
+}
+HANDLERS: dict[str, Operation] = {
+    "a row": lambda store: store["t"].append_row({"step": 100, "text": "!"}),
+    "a long row": lambda store: store["t"].append_row({"step": 100, "text": "preempted " * 20}),
+    "a row elsewhere": lambda store: store["u"].append_row({"step": 100}),
+    "a row, and a fold": lambda store: (
+        store["t"].append_row({"step": 100, "text": "!"}),
+        store._writer.fold_if_it_helps(),  # type: ignore[union-attr]
+    ),
+    "a row, and the end": lambda store: (store["t"].append_row({"step": 100, "text": "!"}), store.close()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_handler_that_logs_in_the_middle_of_anything_loses_nothing(
+    tmp_path: Path, operation: str, handler: str
+) -> None:
+    """As programs do that say in their SIGTERM handler that they were preempted."""
+    point = 0
+    while handler_comes(tmp_path / str(point), point, operation, handler):
+        point += 1
+    assert point > 4
+
+
+def handler_comes(folder: Path, point: int, operation: str, handler: str) -> bool:
+    store = cox.Store(folder, "run")
+    store.add_table("u", {"step": int})
+    rows = store.add_table("t", {"step": int, "text": str})
+    rows.append_row({"step": 0, "text": ""})
+    rows.append_row({"step": 0, "text": ""})
+    came, ended = False, "end" in handler
+
+    def handle() -> None:
+        nonlocal came
+        came = True
+        HANDLERS[handler](store)
+
+    done = False
+    try:
+        with interrupted(point, handle, writer, fold):
+            OPERATIONS[operation](store)
+            done = True
+    except ClosedError:
+        assert came
+        assert ended
+    if not (came and ended):
+        rows.append_row({"step": 2, "text": "later"})
+        store.close()
+    expected = {"t": [0, 0], "u": []}
+    if operation.startswith("append_row") and done:
+        expected["t"].append(1)
+    if operation == "first row" and done:
+        expected["u"].append(1)
+    if came:
+        expected["u" if "elsewhere" in handler else "t"].append(100)
+    if not (came and ended):
+        expected["t"].append(2)
+    with cox.Store(folder, "run", mode="r") as reader:
+        found = {name: reader[name].df["step"].tolist() if name in reader else [] for name in expected}
+        if not done:  # what the operation was told to be refused may be there all the same
+            found = {name: [step for step in steps if step != 1] for name, steps in found.items()}
+        if operation == "rewind" and came and 100 not in found["t"]:
+            expected["t"] = [step for step in expected["t"] if step != 100]  # it came before, and was dropped
+        assert {name: sorted(steps) for name, steps in found.items()} == {
+            name: sorted(steps) for name, steps in expected.items()
+        }, point
+        if operation == "add_column" and done:
+            assert "late" in reader["t"].schema
+    return came

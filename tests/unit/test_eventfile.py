@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cox import eventfile
 from cox.errors import ForkError, StorageError
 from cox.eventfile import RunSummaryWriter
-from cox.storage import fs
 
 if TYPE_CHECKING:
     from tests.conftest import Program
@@ -90,12 +89,14 @@ def test_a_write_that_fails_half_way_tears_nothing(tmp_path: Path, monkeypatch: 
     writer = RunSummaryWriter(str(tmp_path))
     writer.add_scalar("x", 0, 0)
 
-    def full(fd: int, data: bytes, offset: int) -> None:
-        os.pwrite(fd, data[: len(data) // 2], offset)
+    really = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        really(fd, data[: len(data) // 2], offset)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(fs, "write_at", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(StorageError, match="event for TensorBoard: No space left .* free some space"):
             writer.add_image("long", np.zeros((3, 40, 40)), 1)
     writer.add_scalar("x", 1, 1)
@@ -131,3 +132,25 @@ def test_a_forked_child_cannot_write_and_may_close(tmp_path: Path) -> None:
     writer.add_scalar("x", 2, 2)
     writer.close()
     assert points(tmp_path) == {"x": [(0, 0), (2, 2)]}
+
+
+def test_an_event_that_a_signal_handler_logs_in_the_middle_of_another_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RunSummaryWriter(str(tmp_path))
+    really = os.pwrite
+    for step, before in enumerate((True, False)):
+
+        def interrupted(fd: int, data: bytes, offset: int, step: int = step, before: bool = before) -> int:
+            monkeypatch.setattr(os, "pwrite", really)
+            done = 0 if before else really(fd, data, offset)
+            writer.add_scalar("handler", 1, step)
+            return done
+
+        monkeypatch.setattr(os, "pwrite", interrupted)
+        writer.add_scalar("a tag that is longer than the handler's", 0, step)
+    writer.close()
+    found = points(tmp_path)
+    assert found["handler"] == [(0, 1), (1, 1)]
+    assert len(found) == 2
+    assert all(len(steps) == 2 for steps in found.values())

@@ -8,6 +8,7 @@ import random
 import struct
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from cox.storage import fs, hdf5, journal, layout, snapshot
 
 SALT = 0x1234ABCD
 SCHEMA = Schema.declare({"step": int, "text": str}, table="t")
+
+
+@dataclass
+class Rows:
+    """A table, as far as a journal counts its rows."""
+
+    nrows: int = 0
 
 
 def record(payload: Any, salt: int = SALT) -> bytes:
@@ -46,9 +54,9 @@ def run(tmp_path: Path) -> layout.RunLayout:
 
 def write_some(run: layout.RunLayout, *, rows: int = 3, text: str = "é") -> journal.JournalWriter:
     log = journal.JournalWriter(run, "main", 0, sync=False)
-    log.append_table(0, "t", SCHEMA, 0, (0, text))
+    log.append_table(0, "t", SCHEMA, (0, text), Rows(0))
     for row in range(1, rows):
-        log.append_row(0, row, (row, text))
+        log.append_row(0, (row, text), Rows(row))
     return log
 
 
@@ -76,7 +84,7 @@ def test_the_bytes_are_those_of_the_description(run: layout.RunLayout) -> None:
 
 def test_what_was_written_is_read_back(run: layout.RunLayout) -> None:
     log = write_some(run)
-    log.append_rewind("t", 1)
+    log.append_rewind("t", 1, Rows())
     found = read_one(run)
     assert [r[:2] for r in found.records[:5]] == [[1, 0], [1, 1], [0, 2], [0, 3], [0, 4]]
     assert found.records[5][0] == 2
@@ -90,7 +98,7 @@ def test_sequence_numbers_go_on_in_the_next_file(run: layout.RunLayout) -> None:
     log = write_some(run)
     following = log.next_seq
     log.close()
-    log.append_table(1, "t", SCHEMA, 3, (3, ""))
+    log.append_table(1, "t", SCHEMA, (3, ""), Rows(3))
     first, second = journal.read_journals(run.journal_dir)
     assert [r[1] for r in first.records + second.records] == list(range(following + 3))
     log.close()
@@ -142,10 +150,10 @@ def test_a_row_is_one_write(run: layout.RunLayout, monkeypatch: pytest.MonkeyPat
         os, "pwrite", lambda fd, data, at: (written.append((data, at)), real(fd, data, at))[1]
     )
     before = log.size
-    log.append_row(0, 3, (3, "x" * 100_000))
+    log.append_row(0, (3, "x" * 100_000), Rows(3))
     assert [(len(data), at) for data, at in written] == [(log.size - before, before)]
     written.clear()
-    log.append_table(1, "u", SCHEMA, 0, (0, ""))
+    log.append_table(1, "u", SCHEMA, (0, ""), Rows(0))
     assert len(written) == 1, "a declaration and the first row are seen together, or not at all"
     log.close()
 
@@ -157,18 +165,22 @@ def test_sync_row_syncs_every_record_and_the_name(
     monkeypatch.setattr(fs, "sync_data", lambda fd: calls.append("data"))
     monkeypatch.setattr(fs, "sync_directory", lambda path: calls.append(path.name))
     log = journal.JournalWriter(run, "main", 0, sync=True)
-    log.append_table(0, "t", SCHEMA, 0, (0, ""))
+    log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert calls[-1] == "data"
     assert layout.JOURNAL_DIR in calls
     calls.clear()
-    log.append_row(0, 1, (1, ""))
-    log.append_rewind("t", 0)
+    log.append_row(0, (1, ""), Rows(1))
+    log.append_rewind("t", 0, Rows())
     assert calls == ["data", "data"]
     log.close()
     calls.clear()
     lazy = write_some(run)
     assert calls == []
-    lazy.sync()
+    lazy.sync_from_now_on()
+    assert calls[0] == "data"
+    assert layout.JOURNAL_DIR in calls
+    calls.clear()
+    lazy.append_row(0, (1, ""), Rows(1))
     assert calls == ["data"]
     lazy.close()
 
@@ -194,11 +206,11 @@ def test_a_write_that_fails_leaves_nothing(
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
-        log.append_row(0, 3, (3, "a text of some length, so that there are bytes to lose"))
+        log.append_row(0, (3, "a text of some length, so that there are bytes to lose"), Rows(3))
     assert log.path is not None
     assert log.path.stat().st_size == log.size == before.size
     monkeypatch.undo()
-    log.append_row(0, 3, (3, "short"))
+    log.append_row(0, (3, "short"), Rows(3))
     after = read_one(run)
     assert after.records == [*before.records, [0, 5, 0, 3, 3, "short"]]
     assert (after.torn, after.damage) == (0, [])
@@ -217,15 +229,15 @@ def test_what_cannot_be_cut_off_at_once_is_cut_off_before_the_next_record(
     # the record is whole, and then it is said to have failed: nothing but cutting it off takes it back
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fs, "sync_data", broken)
-        patch.setattr(os, "ftruncate", broken)
-        log._sync = True
+        patch.setattr(fs, "truncate", broken)
+        log.synced = True
         with pytest.raises(OSError, match="Input/output"):
-            log.append_table(7, "phantom", SCHEMA, 0, (0, "never acknowledged"))
+            log.append_table(7, "phantom", SCHEMA, (0, "never acknowledged"), Rows(0))
         with pytest.raises(OSError, match="Input/output"):
-            log.append_row(0, 3, (3, "neither, for the phantom would follow it"))
-    log._sync = False
-    log.append_rewind("t", 3)
-    log.append_row(0, 3, (3, ""))
+            log.append_row(0, (3, "neither, for the phantom would follow it"), Rows(3))
+    log.synced = False
+    log.append_rewind("t", 3, Rows())
+    log.append_row(0, (3, ""), Rows(3))
     after = read_one(run)
     assert after.damage == []
     assert after.torn == 0
@@ -243,10 +255,10 @@ def test_a_journal_that_cannot_begin_leaves_no_file(
     monkeypatch.setattr(os, "pwrite", full)
     log = journal.JournalWriter(run, "main", 0, sync=False)
     with pytest.raises(OSError, match="No space"):
-        log.append_table(0, "t", SCHEMA, 0, (0, ""))
+        log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert list(run.journal_dir.iterdir()) == []
     monkeypatch.undo()
-    log.append_table(0, "t", SCHEMA, 0, (0, ""))
+    log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert len(read_one(run).records) == 3
     log.close()
 
@@ -314,15 +326,15 @@ def test_a_journal_logged_as_text_into_another_never_counts_as_records(run: layo
     # somebody logs the file, as the text that it looks like; and then the row that holds it is damaged
     text = inner.decode("latin-1").encode("latin-1")
     outer = journal.JournalWriter(run, "main", 0, sync=False)
-    outer.append_table(0, "t", SCHEMA, 0, (0, "before"))
+    outer.append_table(0, "t", SCHEMA, (0, "before"), Rows(0))
     assert outer.path is not None
     start = outer.size
     parsed = layout.parse_journal_name(outer.path.name)
     assert parsed is not None
     raw = msgspec.msgpack.encode([0, 3, 0, 1, 1, text])  # bytes as they are, the worst that text can be
-    os.pwrite(outer._fd, record(raw, parsed[1]), start)
+    os.pwrite(outer.fd, record(raw, parsed[1]), start)
     outer.size, outer.next_seq = start + len(record(raw)), 4
-    outer.append_row(0, 2, (2, "after"))
+    outer.append_row(0, (2, "after"), Rows(2))
     data = bytearray(outer.path.read_bytes())
     outer.close()
     assert inner in data
@@ -537,13 +549,13 @@ def test_records_that_the_store_file_has_are_skipped(tmp_path: Path) -> None:
     path = run.journal_file("main", SALT)
     data = file_of([1, 0, 0, "t", DECLARED], *([0, 1 + n, 0, n, n] for n in range(3)))
     path.write_bytes(data)
-    fold.fold(run, owner="main")
+    fold.fold(run, own=journal.JournalWriter(run, "main", 0, sync=False))
     assert not path.exists()
     path.write_bytes(data)  # as if the process had died before it removed it
     assert read_column(run) == [0, 1, 2]
     path.write_bytes(data + record([0, 4, 0, 3, 3]))
     assert read_column(run) == [0, 1, 2, 3]
-    fold.fold(run, owner="main")
+    fold.fold(run, own=journal.JournalWriter(run, "main", 0, sync=False))
     assert read_column(run) == [0, 1, 2, 3]
 
 

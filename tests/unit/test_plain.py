@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import copyreg
@@ -26,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cox import plain
-from cox.plain import allowlist
+from cox.plain import allowlist, opcodes
 
 scalars = st.one_of(
     st.none(),
@@ -369,3 +370,53 @@ def test_no_pickle_makes_numpy_take_bytes_for_pointers(name: str, start: Callabl
 def test_garbage_never_runs_and_never_hangs(data: bytes) -> None:
     with contextlib.suppress(Exception):  # which one is up to pickle
         plain.loads(data)
+
+
+BOMBS = {
+    "a number to remember": base64.b64decode("iXIKYyou"),  # found by scripts/fuzz: it took 4 GB
+    "a number as text": b"Np999999999999\n.",
+    "bytes": b"\x8e" + (1 << 40).to_bytes(8, "little") + b"x.",
+    "a bytearray": b"\x96" + (1 << 40).to_bytes(8, "little") + b"x.",
+    "a short text": b"T\xff\xff\xff\x7fx.",
+    "bytes of old": b"B\xff\xff\xff\xffx.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("way", ["bytes", "file"])
+def test_a_pickle_that_asks_for_more_than_there_is_gets_nothing(tmp_path: Path, name: str, way: str) -> None:
+    data = BOMBS[name]
+    with pytest.raises(pickle.UnpicklingError, match="asks for .* where there are"):
+        if way == "bytes":
+            plain.loads(data)
+        else:
+            (tmp_path / "bomb").write_bytes(b"12" + data)
+            with (tmp_path / "bomb").open("rb") as file:
+                file.seek(2)
+                plain.load(file)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_sizes_of_sound_pickles_are_sound(protocol: int) -> None:
+    """Of every opcode that Python itself writes."""
+    value: list[Any] = [
+        None,
+        True,
+        1,
+        300,
+        70_000,
+        2**40,
+        -(2**2100),
+        1.5,
+        "é" * 300,
+        "x",
+        (),
+        (1,),
+        (1, 2, 3),
+    ]
+    value += [[i] for i in range(400)]
+    value += [b"", b"x" * 300, bytearray(b"y" * 300), {"a": {1, 2}}, frozenset([3]), "z" * 70_000, value[12]]
+    value.append(value)
+    data = pickle.dumps(value, protocol)
+    opcodes.check_sizes(data, 0)
+    opcodes.check_sizes(b"??" + data, 2)

@@ -14,6 +14,7 @@ import numpy as np
 
 from cox.storage.columns import Array
 
+_WORDS = 1 << 20
 #: The level that HDF5 notes in the file. It means nothing to who reads it.
 _ZLIB_LEVEL = 3
 
@@ -45,9 +46,12 @@ def pack(rows: Array) -> bytes:
 
 def fletcher32(data: bytes) -> int:
     """Fletcher's checksum as HDF5 has it: of big-endian words of 16 bits, an odd byte being the high half."""
-    words = np.frombuffer(data + b"\0" * (len(data) % 2), dtype=">u2").astype(np.uint64)
-    low = int(words.sum())
-    high = int(np.dot(words, np.arange(len(words), 0, -1, dtype=np.uint64)))
+    words = np.frombuffer(data + b"\0" * (len(data) % 2), dtype=">u2")
+    low = high = 0
+    for start in range(0, len(words), _WORDS):  # so many that no sum of them overflows
+        some = words[start : start + _WORDS].astype(np.uint64)
+        high += low * len(some) + int(np.dot(some, np.arange(len(some), 0, -1, dtype=np.uint64)))
+        low += int(some.sum())
     return _reduced(high) << 16 | _reduced(low)
 
 

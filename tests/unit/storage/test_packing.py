@@ -39,6 +39,13 @@ def test_the_checksum_is_hdf5s_at_the_edges(data: bytes) -> None:
     assert packing.fletcher32(data) == stored_by_hdf5(data)
 
 
+@pytest.mark.slow
+def test_the_checksum_of_a_large_chunk_is_hdf5s() -> None:
+    """One long text makes a chunk as long: its sums are beyond 64 bits."""
+    data = np.random.default_rng(1).integers(200, 256, 70 << 20, dtype=np.uint8).tobytes()
+    assert packing.fletcher32(data) == stored_by_hdf5(data)
+
+
 def test_hdf5_reads_a_packed_chunk_and_checks_it(tmp_path: Path) -> None:
     dtype = np.dtype([("a", "<i8"), ("b", "S3"), ("c", "?")])
     rows = np.array([(i, str(i).encode(), i % 2) for i in range(500)], dtype=dtype)
