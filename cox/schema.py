@@ -96,8 +96,10 @@ class Schema:
         """Make a schema out of a user's mapping of column names to types.
 
         Raises:
-            SchemaError: It has no columns, or one of them cannot be declared.
+            SchemaError: It is no mapping, has no columns, or one of them cannot be declared.
         """
+        if not isinstance(given, Mapping):
+            raise SchemaError(f"table {table!r}: a schema maps column names to types, and is not {given!r}")
         if not given:
             raise SchemaError(f"table {table!r}: a schema needs at least one column, like {{'loss': float}}")
         return cls(Column.declare(name, kind, table=table) for name, kind in given.items())
@@ -200,11 +202,11 @@ def shown(value: Any, how: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def infer(example: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, Any]:
+def infer(d: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, Any]:
     """Infer a schema from a row of values.
 
     Args:
-        example: Column names to values. int, float, str and bool, numpy scalars and 0-d arrays and
+        d: Column names to values. int, float, str and bool, numpy scalars and 0-d arrays and
             tensors give the plain type; every other value gives `alternative`.
         alternative: OBJECT, PICKLE or PYTORCH_STATE.
 
@@ -213,7 +215,7 @@ def infer(example: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, An
     """
     if alternative not in (OBJECT, PICKLE, PYTORCH_STATE):
         raise SchemaError(f"alternative={alternative!r}; choose OBJECT, PICKLE or PYTORCH_STATE")
-    return {name: _infer_type(value, alternative) for name, value in example.items()}
+    return {name: _infer_type(value, alternative) for name, value in d.items()}
 
 
 class Conversion(typing.NamedTuple):

@@ -41,6 +41,16 @@ from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema
 from cox.storage import empty, fs, layout, runinfo
 from cox.storage.writer import RunWriter, open_writer, release
 from cox.table import Table
+from cox.utils import (  # where scripts written for upstream find them, too
+    Parameters,
+    consistent,
+    has_tensorboard,
+    mkdirp,
+    obj_to_string,
+    override_json,
+    schema_from_dict,
+    string_to_obj,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,13 +65,20 @@ __all__ = [
     "OBJECT",
     "PICKLE",
     "PYTORCH_STATE",
+    "Parameters",
     "SAVE_DIR",
     "STORE_BASENAME",
     "TABLE_OBJECT_DIR",
     "TENSORBOARD_DIR",
     "Store",
     "Table",
+    "consistent",
+    "has_tensorboard",
+    "mkdirp",
+    "obj_to_string",
+    "override_json",
     "schema_from_dict",
+    "string_to_obj",
 ]
 
 # upstream's names for these
@@ -72,8 +89,6 @@ TABLE_OBJECT_DIR = layout.OBJECTS_DIR
 COX_DATA_KEY = "COX_DATA"
 
 _log = logging.getLogger("cox")
-
-schema_from_dict = schema.infer
 
 
 class Store:

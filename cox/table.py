@@ -75,12 +75,15 @@ class Table:
         found = self._store._read_table(self.name)
         return frames.empty_frame(self._columns) if found is None else frames.to_frame(found)
 
-    def get_object(self, s: str) -> Any:
-        """The object of an OBJECT cell.
+    def get_object(self, s: str | None) -> Any:
+        """The object of an OBJECT cell; None for a missing or empty one.
 
         Raises:
             UntrustedObjectError: It is not plain data, and nobody vouched for it.
+            DamagedError: It is no text of an object.
         """
+        if s is None or s == "" or (not isinstance(s, str) and s != s):
+            return None
         return objects.from_text(s, self._store._trust, self._store._where(self.name))
 
     def get_pickle(self, uid: str) -> Any:
@@ -162,8 +165,8 @@ class Table:
         """Fill columns of the working row. Nothing is visible to anybody before `flush_row`.
 
         Args:
-            data: Column names to values. Values are converted as `type(value)` does: see SPEC of the
-                column types in the README. It is not changed.
+            data: Column names to values, which are converted to the column's type as calling it does:
+                `float(value)`. It is not changed.
 
         Raises:
             RowError: A column is unknown, or a value cannot be converted. The working row is as before.
@@ -263,6 +266,12 @@ class Table:
     def _cells(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Convert values to cells. Files of objects are written under temporary names."""
         schema = self._writable().schema
+        if not hasattr(data, "items"):
+            raise RowError(
+                f"table {self.name!r}: a row is a mapping of column names to values, not {shown(data)}; "
+                f"the columns are {list(schema.names())}"
+            )
+        data = dict(data.items())  # of a Series, too
         if unknown := [name for name in data if name not in schema]:
             raise RowError(f"table {self.name!r} has no column {unknown}; it has {list(schema.names())}")
         cells: dict[str, Any] = {}

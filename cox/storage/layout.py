@@ -156,6 +156,8 @@ def check_run_name(exp_id: str, folder: Path) -> str:
     Raises:
         RunNameError: It would lead anywhere else.
     """
+    if not isinstance(exp_id, (str, os.PathLike)):
+        raise RunNameError(f"exp_id={exp_id!r} cannot name a run: give a string, the name of its directory")
     name = os.fspath(exp_id)
     if Path(name).is_absolute() and Path(os.path.normpath(name)).parent == folder:
         name = Path(os.path.normpath(name)).name

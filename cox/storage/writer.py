@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cox.errors import ClosedError, CoxError, ForkError, RewindError, SchemaError
-from cox.schema import Column, Schema, describe_difference
+from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
 from cox.storage import claims, empty, fs, journal, layout, rowcode, runinfo
 
 _log = logging.getLogger("cox")
@@ -417,11 +417,18 @@ class RunWriter:
 
 
 def _continues(known: Schema, new: Schema) -> bool:
-    """Whether a script that declares `new` can go on with `known`, which may have got columns since."""
+    """Whether a script that declares `new` can go on with `known`, which may have got columns since.
+
+    An OBJECT column takes any value: upstream inferred it for numbers of numpy, which are float or int here.
+    """
     return known == new or (
-        all(known.get(column.name) == column for column in new)
+        all(_takes(known.get(column.name), column) for column in new)
         and all(column.nullable for column in known if column.name not in new)
     )
+
+
+def _takes(known: Column | None, new: Column) -> bool:
+    return known == new or (known is not None and known.kind == "object" and new.kind not in OBJECT_KINDS)
 
 
 @contextlib.contextmanager

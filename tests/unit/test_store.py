@@ -9,11 +9,12 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cox
 from cox import lifecycle
-from cox.errors import StorageError, StorageWarning
+from cox.errors import RowError, RunNameError, SchemaError, StorageError, StorageWarning
 from cox.storage import claims, fs
 
 
@@ -97,3 +98,32 @@ def test_a_long_cell_outlives_the_fold(tmp_path: Path) -> None:
     with cox.Store(tmp_path, "run", mode="r") as store:
         (cell,) = store["t"].df["thing"]
         assert (store["t"].get_object(cell) == value).all()
+
+
+def test_what_is_no_row_no_schema_and_no_name_is_refused_by_name(tmp_path: Path) -> None:
+    with cox.Store(tmp_path, "run") as store:
+        table = store.add_table("t", {"step": int, "text": str})
+        for wrong in (None, [1, 2], 5):
+            with pytest.raises(RowError, match="a row is a mapping of column names to values"):
+                table.append_row(wrong)  # type: ignore[arg-type]
+        table.append_row(pd.Series({"step": 1, "text": "of a Series"}))  # type: ignore[arg-type]
+        for wrong in (["a"], "a", None):
+            with pytest.raises(SchemaError, match="a schema maps column names to types"):
+                store.add_table("u", wrong)  # type: ignore[arg-type]
+        assert table.df["text"].tolist() == ["of a Series"]
+    with pytest.raises(RunNameError, match="exp_id=5"):
+        cox.Store(tmp_path, 5)  # type: ignore[arg-type]
+
+
+def test_an_object_column_takes_what_would_be_inferred_as_a_number(tmp_path: Path) -> None:
+    """Upstream inferred OBJECT for numbers of numpy; a script that goes on infers float now."""
+    with cox.Store(tmp_path, "run") as store:
+        store.add_table("t", {"lr": cox.OBJECT}).append_row({"lr": 0.5})
+    with cox.Store(tmp_path, "run") as store:
+        table = store.add_table("t", cox.store.schema_from_dict(d={"lr": np.float32(0.1)}))
+        table.append_row({"lr": np.float64(0.25)})
+        assert [table.get_object(cell) for cell in table.df["lr"]] == [0.5, 0.25]
+        with pytest.raises(SchemaError, match="as"):
+            store.add_table("t", {"lr": cox.PICKLE})
+        assert table.get_object(None) is None
+        assert table.get_object("") is None
