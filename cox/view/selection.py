@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from cox.view import names
 
 #: A run's own name is a parameter of every run, as it was upstream.
 _EXP_ID = "exp_id"
+#: How long a filter may take on one value, in seconds.
+_PATIENCE = 2.0
 
 
 def links(
@@ -65,7 +69,7 @@ def links(
     kept = [
         (run, values)
         for run, values in whole
-        if all(regex.match(str(values[param])) for param, regex in regexes)
+        if all(_matches(regex, param, str(values[param]), run.exp_id) for param, regex in regexes)
     ]
     if not kept:
         raise ViewError(_nothing_left([values for _, values in whole], regexes, logdir))
@@ -179,6 +183,30 @@ def _compiled(param: str, regex: str) -> re.Pattern[str]:
         return re.compile(regex)
     except (re.error, OverflowError, RecursionError) as error:
         raise ViewError(f"--filter-param {param} {regex!r}: no regular expression: {error}") from error
+
+
+def _matches(regex: re.Pattern[str], param: str, text: str, exp_id: str) -> bool:
+    """Whether a value passes a filter. Some expressions try as many ways as there are, on some values.
+
+    Raises:
+        ViewError: It takes too long.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        return regex.match(text) is not None
+
+    def too_long(*_: object) -> None:
+        raise ViewError(
+            f"--filter-param {param} {regex.pattern!r}: takes more than {_PATIENCE:g} s on the value "
+            f"{text[:80]!r} of run {exp_id}; write it without a repetition inside of a repetition"
+        )
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+    try:
+        return regex.match(text) is not None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _nothing_left(

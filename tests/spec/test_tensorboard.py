@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import uuid
 from collections.abc import Callable
@@ -542,6 +543,20 @@ def test_c26_filters_match_at_the_beginning_and_are_anded(
     else:
         with pytest.raises(ViewError, match="the values there are: arch: 'resnet18', 'resnet180', 'xresnet'"):
             links(out, "x", filters=filters)
+
+
+def test_c26_a_filter_that_takes_for_ever_is_stopped(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cox.view.selection._PATIENCE", 0.2)
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"arch": str}).append_row({"arch": "a" * 60 + "!"})
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(
+        ViewError, match=r"--filter-param arch '\(a\+\)\+\$': takes more than 0.2 s on .* of run run"
+    ):
+        links(out, "x", filters=[("arch", "(a+)+$")])
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert list(links(out, "x", filters=[("arch", "a+!")])) == ["x-run"]
 
 
 @pytest.mark.parametrize(
