@@ -72,21 +72,17 @@ MUTANTS = [
         f"{CRASH}/test_interrupts.py::test_a_handler_that_logs_in_the_middle_of_anything_loses_nothing",
     ),
     Mutant(
-        "a new journal before a fold",
-        "cox/storage/writer.py",
-        "            self.journal.close()\n            self._folding = True\n            try:\n"
-        "                now = fold.fold(self.run, own=self.journal, patience=0)"
-        "  # no row waits for another's fold\n",
-        "            self._folding = True\n            try:\n"
-        "                now = fold.fold(self.run, own=self.journal, patience=0)\n"
-        "                self.journal.close()\n",
+        "leaving a journal that a signal handler has begun in mid-fold",
+        "cox/storage/fold.py",
+        "            if log.path != own.path:",
+        "            if True:",
         f"{CRASH}/test_interrupts.py::test_a_handler_that_logs_in_the_middle_of_anything_loses_nothing",
     ),
     Mutant(
         "the second copy of a table's declaration",
         "cox/storage/journal.py",
-        "[[TABLE, *declared], [TABLE, *declared]]",
-        "[[TABLE, *declared]]",
+        "[declared, declared, [ROW",
+        "[declared, [ROW",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
     ),
     Mutant(
@@ -172,8 +168,8 @@ MUTANTS = [
     Mutant(
         "without locks, one heir of a dead claim",
         "cox/storage/claims.py",
-        "            if not fs.create_once(at, own):\n",
-        "            if fs.create_once(at, own) is None:\n",
+        "            if not fs.create_once(at, own, durable=False):\n",
+        "            if fs.create_once(at, own, durable=False) is None:\n",
         f"{UNIT}/test_claims.py::test_without_locks_a_dead_claim_goes_to_one_of_two_who_find_it",
     ),
     Mutant(
