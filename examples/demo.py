@@ -160,7 +160,7 @@ class Trainer:
             f"Read while being written: {len(frame)} epochs so far; {job.exp_id} is at "
             f"{own['val_accuracy'].iloc[-1]:.1%}.\n"
             f"[red]Killed {job.exp_id}[/] (SIGKILL, process {self.running[job].pid}).\n"
-            f"Its {left} epochs are still there. It is started again.\n"
+            f"Its {left} epochs are still there. It is started again, from its last checkpoint.\n"
         )
         return status
 
