@@ -133,7 +133,7 @@ def main() -> None:
 
 def _end_of(pid: int) -> int:
     signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGABRT))
-    signal.alarm(PATIENCE)
+    signal.alarm(int(PATIENCE))
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
