@@ -118,7 +118,7 @@ def check_error(error: CoxError, folder: Path, code: int) -> None:
     assert error.errno == code
     assert str(folder) in str(error.filename), "it names the path"
     assert os.strerror(code) in str(error)
-    if code == errno.ENOSPC:
+    if code in (errno.ENOSPC, errno.EDQUOT):
         assert "free some space" in str(error), "it names the remedy"
 
 
@@ -129,8 +129,9 @@ def check_error(error: CoxError, folder: Path, code: int) -> None:
         (errno.ENOSPC, "before", {}),
         (errno.ENOSPC, "half", {}),
         (errno.EIO, "before", {"sync": "row"}),
+        (errno.EDQUOT, "before", {}),
     ],
-    ids=["full", "full-half-way", "broken-sync-row"],
+    ids=["full", "full-half-way", "broken-sync-row", "quota"],
 )
 def test_every_call_may_fail(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, code: int, how: str, options: dict[str, Any]

@@ -21,8 +21,12 @@ import pytest
 import cox
 from cox import table
 from cox.errors import ClosedError
-from cox.storage import fold, journal, writer
+from cox.storage import fold, fs, journal, snapshot, writer
+from cox.storage.hdf5 import content, reading, writing
+from tests.crash import workload
 
+#: Of the many calls that a fold makes, one in so many is interrupted.
+STRIDE = int(os.environ.get("COX_STRIDE", "13"))
 CALLS = {number for name, number in dis.opmap.items() if name.startswith("CALL")}
 
 
@@ -190,3 +194,29 @@ def handler_comes(folder: Path, point: int, operation: str, handler: str) -> boo
         if operation == "add_column" and done:
             assert "late" in reader["t"].schema
     return came
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_a_fold_costs_nothing(tmp_path: Path) -> None:
+    """Neither rows, nor that the run can be read and written by the same process, as in a notebook."""
+    point, at, stopped = 0, 0, True
+    with cox.Store(tmp_path, "run") as store:
+        rows = store.add_table("t", {"step": int, "thing": cox.PICKLE})
+        while stopped and at < 1200:  # rows that are left over make the next fold longer
+            rows.append_row({"step": point, "thing": point})
+            try:
+                with interrupted(at, ctrl_c, writer, fold, snapshot, fs, reading, writing, content):
+                    store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+                stopped = False
+            except KeyboardInterrupt:
+                pass
+            with cox.Store(tmp_path, "run", mode="r") as reader:
+                frame = reader["t"].df
+                assert frame["step"].tolist() == list(range(point + 1)), point
+                assert reader["t"].get_pickle(frame["thing"].iloc[-1]) == point
+            point, at = point + 1, at + STRIDE
+    assert at > 300
+    with cox.Store(tmp_path, "run", mode="r") as reader:
+        assert reader["t"].df["step"].tolist() == list(range(point))
+    cox.Store(tmp_path, "run").close()  # and what was not finished is swept up
+    assert workload.leftovers(tmp_path / "run") == []
