@@ -78,13 +78,14 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
     """
     runinfo.read(run)  # a newer format is refused before anything is taken for an older one
     wanted = None if tables is None else frozenset(tables)
-    for again in reversed(range(_REPLACED_TIMES)):
+    for turn in range(_REPLACED_TIMES):
         before = fs.identity(run.store_file)
         try:
             return _read_once(run, wanted, rows=rows)
         except (DamagedError, OSError) as error:
-            # on a network file system a file that another host replaces cannot be read to its end
-            if again and fs.identity(run.store_file) != before:
+            # On a network file system a file that another host replaces cannot be read to its end, and for
+            # a moment nothing tells: no file is called damaged that was not read twice.
+            if turn == 0 or (turn < _REPLACED_TIMES - 1 and fs.identity(run.store_file) != before):
                 continue
             if isinstance(error, CoxError):
                 raise
