@@ -81,7 +81,7 @@ class EventFile:
             self._on_refusal(refused)
 
     def _put(self, record: bytes, size: int) -> bool:
-        """Write a record, unless a signal handler that logs came first. See `JournalWriter.put`."""
+        """Write a record, unless a signal handler that logs came first. As in the journal."""
         if self._torn:
             fs.truncate(self._fd, self._size)
         at, self._torn, done = self._size, True, 0

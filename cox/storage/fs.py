@@ -19,7 +19,7 @@ from cox.errors import StorageError
 from cox.storage import layout
 
 #: How many times in a row a file may be replaced while it is read.
-_REPLACED_TIMES = 20
+REPLACED_TIMES = 20
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -125,7 +125,7 @@ def read_bytes(path: Path) -> bytes:
 
     On a network file system there is no reading on in a file that has lost its name.
     """
-    for _ in range(_REPLACED_TIMES):
+    for _ in range(REPLACED_TIMES):
         try:
             return path.read_bytes()
         except OSError as error:

@@ -102,7 +102,7 @@ class JournalWriter:
             table: Has the number of this writer's rows of the table, which is then one more.
 
         Returns:
-            As `put`.
+            How long the journal is now; 0 if it must be made anew, see `_put`.
         """
         seq, row = self.next_seq, table.nrows
         return self._put_all([[ROW, table_id, row, *values]], seq, table, row + 1)
@@ -112,7 +112,8 @@ class JournalWriter:
     ) -> int:
         """Declare a table, or its columns anew, and append its next row, if any, in the same write.
 
-        The declaration is written twice, for without it none of the rows after it could be read.
+        The declaration is written twice, for without it none of the rows after it could be read. Returns as
+        `append_row` does.
         """
         if self.fd < 0:
             self._open()
@@ -123,13 +124,13 @@ class JournalWriter:
         return self._put_all([declared, declared, [ROW, table_id, row, *values]], seq, table, row + 1)
 
     def append_rewind(self, name: str, nrows: int, table: Counted) -> int:
-        """Drop this writer's rows of a table from number `nrows` on, whether folded or not."""
+        """Drop this writer's rows of a table from number `nrows` on, folded or not. As `append_row`."""
         if self.fd < 0:
             self._open()
         record = [REWIND, name, nrows]  # twice: were it lost, the rows would be back
         return self._put_all([record, record], self.next_seq, table, nrows)
 
-    def put(self, data: bytes, size: int, seq: int, seq_after: int, table: Counted, nrows_after: int) -> int:
+    def _put(self, data: bytes, seq: int, seq_after: int, table: Counted, nrows_after: int) -> int:
         """Write records that were made for this place in the journal.
 
         A signal handler may log, too, and comes between any two calls of the thread that it interrupts.
@@ -137,7 +138,6 @@ class JournalWriter:
 
         Args:
             data: The records.
-            size: Bytes of them.
             seq: The sequence number of the first one.
             seq_after: That of the next record after them.
             table: Whose rows they change …
@@ -149,7 +149,7 @@ class JournalWriter:
         """
         if self.dirty:
             self._cut_off()
-        done = 0
+        size, done = len(data), 0
         try:
             while done < size:  # once, unless the disk is full
                 rest = data[done:] if done else data
@@ -199,7 +199,7 @@ class JournalWriter:
         for number, (kind, *fields) in enumerate(payloads):
             payload = _encode([kind, seq + number, *fields])
             data += pack_head(MARK, len(payload), _crc32(payload, self.salt)) + payload
-        return self.put(data, len(data), seq, seq + len(payloads), table, nrows_after)
+        return self._put(data, seq, seq + len(payloads), table, nrows_after)
 
     def take_back(self) -> None:
         """Cut off what was written and not acknowledged: now, or else before the next record."""

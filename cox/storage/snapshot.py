@@ -19,9 +19,6 @@ from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage import bulk, empty, fs, hdf5, journal, layout, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
 
-#: How many times in a row the store file may be replaced while it is read.
-_REPLACED_TIMES = 20
-
 _NONE = np.empty(0, dtype=np.int64)
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
 _RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
@@ -78,14 +75,14 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
     """
     runinfo.read(run)  # a newer format is refused before anything is taken for an older one
     wanted = None if tables is None else frozenset(tables)
-    for turn in range(_REPLACED_TIMES):
-        before = fs.identity(run.store_file)
+    for turn in range(fs.REPLACED_TIMES):
+        before = fs.identity(run.store_file) if turn else None
         try:
             return _read_once(run, wanted, rows=rows)
         except (DamagedError, OSError) as error:
             # On a network file system a file that another host replaces cannot be read to its end, and for
             # a moment nothing tells: no file is called damaged that was not read twice.
-            if turn == 0 or (turn < _REPLACED_TIMES - 1 and fs.identity(run.store_file) != before):
+            if turn == 0 or (turn < fs.REPLACED_TIMES - 1 and fs.identity(run.store_file) != before):
                 continue
             if isinstance(error, CoxError):
                 raise

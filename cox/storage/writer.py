@@ -158,7 +158,7 @@ class RunWriter:
         """Journal a table's declaration, together with its next row. The caller holds the lock.
 
         Returns:
-            As `JournalWriter.put`.
+            As `JournalWriter.append_table`.
         """
         self._check_usable()
         table.check_current()

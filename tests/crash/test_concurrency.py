@@ -39,6 +39,15 @@ def end(*children: Child) -> None:
             child.wait()
 
 
+def join(*children: Child) -> None:
+    """Wait until all have ended well; if one has not, leave none behind."""
+    try:
+        for child in children:
+            child.join()
+    finally:
+        end(*children)
+
+
 @pytest.mark.slow
 def test_c20_readers_beside_a_writer_see_every_acknowledged_row_once(zygote: Zygote, tmp_path: Path) -> None:
     acks, ended = str(tmp_path / "acks"), str(tmp_path / "end")
@@ -48,12 +57,7 @@ def test_c20_readers_beside_a_writer_see_every_acknowledged_row_once(zygote: Zyg
     reading = [
         zygote.start("tests.crash.children:read_rows", str(tmp_path), acks, ended, count) for count in counts
     ]
-    try:
-        writing.join()
-        for child in reading:
-            child.join()
-    finally:
-        end(writing, *reading)
+    join(writing, *reading)
     assert all(Counter(Path(count)).value >= 3 for count in counts)
     rows = Counter(Path(acks)).value
     assert rows > 100
@@ -193,12 +197,8 @@ def test_many_make_runs_in_one_new_folder_at_once(zygote: Zygote, tmp_path: Path
         zygote.start("tests.crash.children:make_a_run", str(folder), number, str(tmp_path / "go"))
         for number in range(32)
     ]
-    try:
-        go.value = 1
-        for child in children:
-            child.join()
-    finally:
-        end(*children)
+    go.value = 1
+    join(*children)
     assert len(list(folder.iterdir())) == 32
     with cox.CollectionReader(folder) as reader:
         frame = reader.df("t")

@@ -17,7 +17,7 @@ import cox
 from cox.errors import RunInUseError
 from cox.storage import claims, layout
 from tests.crash.children import Counter
-from tests.crash.test_concurrency import SECONDS, end, wait_until
+from tests.crash.test_concurrency import SECONDS, end, join, wait_until
 from tests.crash.zygote import ROOT, Zygote
 
 CHILD = "tests.crash.children:on_host"
@@ -82,11 +82,7 @@ def test_readers_here_and_there_see_no_torn_or_missing_row(
     reading = [zygote.start(CHILD, "a", "read_rows", str(here.at), acks, ended, counts[0])]
     for count in counts[1:]:
         reading.append(zygote.start(CHILD, "b", "read_rows_from_afar", str(there.at), ended, count))
-    try:
-        for child in (writing, *reading):
-            child.join()
-    finally:
-        end(writing, *reading)
+    join(writing, *reading)
     rows = Counter(Path(acks)).value
     assert rows > 100
     for count in counts[1:]:
@@ -113,12 +109,8 @@ def test_ranks_on_two_hosts_fold_at_once_and_lose_nothing(
         )
         for rank, ack in enumerate(acks)
     ]
-    try:
-        go.value = 1
-        for child in children:
-            child.join()
-    finally:
-        end(*children)
+    go.value = 1
+    join(*children)
     with cox.Store(tmp_path / "server", "run", mode="r") as store:
         frame = store["t"].df
     for rank in range(4):
