@@ -143,6 +143,15 @@ def show_to_other_hosts(fd: int) -> None:
     os.close(os.dup(fd))
 
 
+def look_again(directory: Path) -> None:
+    """Have a client of a network file system ask which names there are, instead of believing what it knew.
+
+    Opening a directory does that, as opening a file does for its bytes (close-to-open consistency).
+    """
+    with contextlib.suppress(OSError):  # whoever wants something in it will learn that
+        list(directory.iterdir())
+
+
 def identity(path: Path) -> tuple[int, int, int] | None:
     """What tells a file from another one that has taken its name since; None if there is none."""
     try:

@@ -75,18 +75,22 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
     """
     runinfo.read(run)  # a newer format is refused before anything is taken for an older one
     wanted = None if tables is None else frozenset(tables)
+    # On a network file system a file that another host replaces cannot be read to its end, and a new one is
+    # believed missing for a while: nothing is called missing or damaged that was not read twice.
+    before = None
     for turn in range(fs.REPLACED_TIMES):
-        before = fs.identity(run.store_file) if turn else None
         try:
-            return _read_once(run, wanted, rows=rows)
+            seen = _read_once(run, wanted, rows=rows)
         except (DamagedError, OSError) as error:
-            # On a network file system a file that another host replaces cannot be read to its end, and for
-            # a moment nothing tells: no file is called damaged that was not read twice.
-            if turn == 0 or (turn < fs.REPLACED_TIMES - 1 and fs.identity(run.store_file) != before):
-                continue
-            if isinstance(error, CoxError):
-                raise
-            raise fs.refused(error, "cannot read the run", error.filename or run.root) from error
+            if turn and (turn == fs.REPLACED_TIMES - 1 or fs.identity(run.store_file) == before):
+                if isinstance(error, CoxError):
+                    raise
+                raise fs.refused(error, "cannot read the run", error.filename or run.root) from error
+        else:
+            if turn or not seen.damage:
+                return seen
+        fs.look_again(run.root)
+        before = fs.identity(run.store_file)
     raise AssertionError("unreachable")
 
 

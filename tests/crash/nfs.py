@@ -4,7 +4,8 @@ SERVER is a directory that stands for the server, and each mount of it for a cli
 with NFS, a client
 
 * believes lists of names, the lack of a name, sizes and times for a while (`BELIEVED`), whatever others do;
-  it asks anew when it opens a file, and about a directory in which it changed something;
+  it asks anew when it opens a file that it knows of, or a directory, and about a directory in which it
+  changed something;
 * keeps what is written to itself until the file is synced or closed, or some time has passed (`KEPT`);
 * loses that if it dies: kill this process;
 * reads no further in a file that another client removed or replaced (ESTALE), and gives a file that it
@@ -169,6 +170,10 @@ class Client(mfusepy.Operations):  # type: ignore[misc]
             made["st_size"] = max(found.st_size, unsent.end)
             made["st_mtime"] = time.time_ns()
         return made
+
+    def opendir(self, path: str) -> int:
+        self._forget(path.rstrip("/") + "/*")
+        return 0
 
     def readdir(self, path: str, file: Any) -> list[str]:
         return [".", "..", *self._known(path.rstrip("/") + "/*", lambda: os.listdir(self._at(path)))]

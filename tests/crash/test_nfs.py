@@ -146,6 +146,24 @@ def test_a_host_that_dies_loses_no_synced_row_and_its_claim_expires(
         assert store["t"].nrows == len(steps) + 1
 
 
+def test_a_store_file_that_is_believed_missing_is_asked_for_again(
+    hosts: tuple[Host, Host],
+) -> None:
+    here, there = hosts
+    (here.at / "run").mkdir()
+    assert list(there.at.joinpath("run").iterdir()) == []  # so that the directory is known …
+    assert not there.at.joinpath("run", "store.h5").exists()  # … and what was not in it is believed
+    with cox.Store(here.at, "run") as store:
+        table = store.add_table("t", {"step": int})
+        table.append_row({"step": 0})
+        assert store._writer is not None
+        store._writer.fold_if_it_helps()
+        table.append_row({"step": 1})
+        store._writer.heartbeat()
+        with cox.Store(there.at, "run", mode="r") as seen:
+            assert seen["t"].df["step"].tolist() == [0, 1]
+
+
 def test_an_object_that_is_being_read_elsewhere_does_not_keep_a_run_from_beginning_anew(
     hosts: tuple[Host, Host],
 ) -> None:

@@ -189,8 +189,8 @@ MUTANTS = [
     Mutant(
         "reading anew what was replaced meanwhile",
         "cox/storage/snapshot.py",
-        "            if turn == 0 or (turn <",
-        "            if (turn > 0) and (turn <",
+        "            if turn and (turn ==",
+        "            if not turn or (turn ==",
         f"{UNIT}/test_journal.py::test_a_store_file_that_is_replaced_while_it_is_read_is_read_anew",
     ),
     Mutant(
