@@ -14,6 +14,9 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── SchemaError           (ValueError)         a table or column that cannot be declared so
     ├── RowError              (ValueError)         a row that does not fit its table
     ├── TableNotFoundError    (KeyError)           no table of that name
+    ├── ColumnNotFoundError   (KeyError)           no column, or parameter, of that name
+    ├── PredicateError        (ValueError)         a condition on rows or runs that makes no sense
+    ├── CompareError          (ValueError)         runs that cannot be compared as asked
     ├── RewindError           (ValueError)         a rewind to a place that does not exist
     ├── ViewError             (ValueError)         runs that cannot be shown in TensorBoard as asked
     ├── StorageError          (OSError)            the file system refused a write
@@ -36,6 +39,7 @@ import contextlib
 import pickle
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 # `with` blocks of this package pass through contextlib
@@ -90,6 +94,21 @@ class TableNotFoundError(CoxError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class ColumnNotFoundError(CoxError, KeyError):
+    """No column, or parameter, of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class PredicateError(CoxError, ValueError):
+    """A condition on rows or runs that cannot be read, or that does not fit what it is asked of."""
+
+
+class CompareError(CoxError, ValueError):
+    """Runs that cannot be compared, or drawn, as asked."""
+
+
 class RewindError(CoxError, ValueError):
     """A rewind to a place that the table does not have."""
 
@@ -140,6 +159,14 @@ class StorageWarning(CoxWarning):
 
 class CollectionWarning(CoxWarning):
     """Something about a run in a collection that its reader should know."""
+
+
+def did_you_mean(wanted: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: which one may have been meant, if any."""
+    import difflib
+
+    close = difflib.get_close_matches(wanted, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def warn(message: str, category: type[CoxWarning]) -> None:

@@ -6,7 +6,6 @@ finished or killed makes no difference. Columns stay columns until the one frame
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cox import objects
-from cox.errors import CollectionWarning, CoxError, ReadOnlyError, TableNotFoundError, warn
+from cox.errors import CollectionWarning, CoxError, ReadOnlyError, TableNotFoundError, did_you_mean, warn
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout
 from cox.store import Store
@@ -351,8 +350,7 @@ def _no_such_table(key: str, seen: Iterable[str], directory: Any, runs: int) -> 
     known = list(seen)
     if not known:
         return f"no table {key!r}: none of the {runs} runs in {directory} has a table"
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(key, known)
     return f"no run in {directory} has a table {key!r}; there are {sorted(known)}{hint}"
 
 

@@ -6,7 +6,6 @@ neither reaches `str.format`, a path or a terminal as it is.
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cox.errors import ViewError
+from cox.errors import ViewError, did_you_mean
 
 #: How long a file name may be, in bytes.
 _NAME_BYTES = 255
@@ -130,9 +129,3 @@ def printable(text: str) -> str:
 def no_parameter(option: str, param: str, known: Sequence[str]) -> str:
     """What to say of a parameter that no run has."""
     return f"{option}: there is no parameter {param!r}; there are {known}{did_you_mean(param, known)}"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The known word that is nearest, as the end of an error; nothing if none is near."""
-    nearest = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""

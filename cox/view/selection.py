@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cox import objects
-from cox.errors import CollectionWarning, CoxError, ViewError, warn
+from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
 from cox.readers import find_runs
 from cox.schema import Column
 from cox.storage import layout, snapshot
@@ -137,7 +137,7 @@ def _read_metadata(logdir: Path, table: str) -> list[_Run]:
     if not found:
         raise ViewError(
             f"--metadata-table: no run in {logdir} has a row in a table {table!r}; "
-            f"there are {sorted(tables)}{names.did_you_mean(table, tables)}"
+            f"there are {sorted(tables)}{did_you_mean(table, tables)}"
         )
     _warn_of(without, f"a row in the table {table!r}")
     return found
