@@ -3,42 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from cox.errors import DamagedError
 from cox.schema import Column, Schema
-from cox.storage.columns import Array, TableData, dtype_of
+from cox.storage.columns import Array, TableData, decode_text, dtype_of, is_text
 
-_NULLABLE = {"float": "Float64", "int": "Int64", "bool": "boolean"}
+#: Columns that a frame may have each in a piece of memory of its own.
+_MOST_APART = 50
 # what this pandas makes of text by itself: `str` since pandas 3, object before
 _TEXT = str(pd.Series(["text"]).dtype)
 
 
 def to_frame(
-    table: TableData, decoded: Mapping[str, list[Any]] | None = None, *, optional_as_nan: bool = False
+    table: TableData,
+    decoded: Mapping[str, list[Any]] | None = None,
+    *,
+    optional_as_nan: bool = False,
+    last: Mapping[str, Any] | None = None,
+    index: Array | None = None,
 ) -> pd.DataFrame:
-    """A table's rows, index 0 to n-1, columns in the schema's order. The frame is the caller's own.
+    """A table's rows, columns in the schema's order. The frame is the caller's own.
 
     Args:
         table: The rows.
         decoded: For some columns, the objects to show in the place of the stored text.
         optional_as_nan: Whether a float column that is not nullable, and lacks cells because some runs do
             not have it at all, holds nan there, as pandas.concat would have it.
+        last: Columns to put behind those of the table, instead of such of the same name.
+        index: The index, of shape (nrows,); 0 to n-1 without one.
     """
-    columns = {}
+    columns: dict[str, Any] = {}
     for column in table.schema:
         if decoded is not None and column.name in decoded:
             columns[column.name] = objects(decoded[column.name])
+        elif is_text(column):
+            narrow = table.narrow_text(column)
+            values, missing = (narrow, table.mask(column)) if narrow is not None else table.column(column)
+            columns[column.name] = text(values, missing)
         else:
             values, missing = table.column(column)
             if optional_as_nan and column.kind == "float" and not column.nullable and missing is not None:
                 values, missing = np.where(missing, np.nan, values), None
             columns[column.name] = series(column, values, missing)
+    for name, values in (last or {}).items():
+        columns.pop(name, None)
+        columns[name] = values
     frame: pd.DataFrame = pd.DataFrame(
-        columns, index=pd.RangeIndex(table.nrows), columns=list(table.schema.names())
+        columns,
+        index=pd.RangeIndex(table.nrows),
+        columns=list(columns),
+        copy=len(columns) > _MOST_APART,  # the arrays are ours; but pandas warns of frames in many pieces
     )
+    if index is not None:
+        frame.index = pd.Index(index)
     return frame
 
 
@@ -49,20 +71,40 @@ def empty_frame(schema: Schema) -> pd.DataFrame:
 
 def series(column: Column, values: Array, missing: Array | None) -> Any:
     """A column as pandas should hold it: nullable columns in nullable dtypes, so that None stays None."""
-    if column.kind in _NULLABLE:
-        if not column.nullable and missing is None:
-            return values
-        mask = np.zeros(len(values), dtype=np.bool_) if missing is None else missing
-        return _masked(column.kind, values, mask)
+    if is_text(column):
+        return text(values, missing)
+    if not column.nullable and missing is None:
+        return values
+    mask = np.zeros(len(values), dtype=np.bool_) if missing is None else missing
+    return _masked(column.kind, values, mask)
+
+
+def text(values: Array, missing: Array | None = None) -> Any:
+    """Texts as pandas should hold them: str objects, or UTF-8 bytes of a fixed width."""
+    if values.dtype.kind == "S":
+        if _in_arrow():
+            return _text_in_arrow(values, missing)
+        values = decode_text(values)
     if missing is not None:
         values = values.copy()
         values[missing] = None
-    return text(values)
-
-
-def text(values: Array) -> Any:
-    """An array of str objects as pandas should hold it."""
     return values if _TEXT == "object" else pd.array(values, dtype=cast(Any, _TEXT))
+
+
+@lru_cache(maxsize=1)
+def _in_arrow() -> bool:
+    """Whether pandas keeps texts as Arrow does."""
+    return bool(_TEXT != "object" and getattr(pd.Series(["text"]).dtype, "storage", "") == "pyarrow")
+
+
+def _text_in_arrow(values: Array, missing: Array | None) -> Any:
+    import pyarrow as pa
+
+    try:
+        texts = pa.array(values, mask=missing).cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        raise DamagedError(f"text that is no UTF-8: {error}") from error
+    return pd.array(texts, dtype=cast(Any, _TEXT))
 
 
 def objects(values: list[Any]) -> pd.Series[Any]:
@@ -74,10 +116,10 @@ def objects(values: list[Any]) -> pd.Series[Any]:
     return made
 
 
-def repeated(names: Sequence[str], lengths: Sequence[int]) -> Any:
+def repeated(names: Sequence[str], lengths: Array) -> Any:
     """Each name as often as its run has rows, as a text column."""
-    array = np.repeat(np.array(names, dtype=object), lengths)
-    return text(array)
+    few = text(np.array(names, dtype=object))
+    return few.repeat(lengths)
 
 
 def _masked(kind: str, values: Array, mask: Array) -> Any:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from cox import payloads, tfrecords
+from cox.collection.scan import find_runs, is_run
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
-from cox.readers import find_runs, is_run
 from cox.schema import OBJECT_KINDS, Column
 from cox.storage import layout, runinfo, salvage
 from cox.storage.columns import TableData
@@ -74,7 +74,7 @@ def runs_at(path: Path) -> list[layout.RunLayout]:
         RunNotFoundError: It is neither.
     """
     run = layout.RunLayout(path)
-    runs = [run] if is_run(run) else list(find_runs(path))
+    runs = [run] if is_run(run.root) else list(find_runs(path))
     if not runs:
         raise RunNotFoundError(f"{path} is no run, and there is none in it")
     return runs
@@ -94,7 +94,7 @@ def verify(path: str | os.PathLike[str]) -> Report:
         True
     """
     run = layout.RunLayout(Path(path))
-    if not is_run(run):
+    if not is_run(run.root):
         raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}")
     return _Examination(run).report
 

@@ -18,6 +18,9 @@ from cox.schema import Column, Schema
 
 Array = npt.NDArray[Any]
 
+#: Texts of so many bytes or less take less memory side by side, padded, than as objects.
+_NARROW = 64
+
 _DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
 
@@ -83,13 +86,20 @@ class TableData:
 
         Text comes as an array of str objects. Missing cells hold 0, False or ''.
         """
-        values = [values_of(part, column) for part in self.parts]
-        if len(values) > 1 and any(array.dtype == np.uint64 for array in values):
-            values = [_as_unsigned(array, column) for array in values]
-        joined = values[0] if len(values) == 1 else np.concatenate(values or [_filler(column, 0)])
+        return _joined([values_of(part, column) for part in self.parts], column), self.mask(column)
+
+    def mask(self, column: Column) -> Array | None:
+        """Which cells of a column are missing, of shape (nrows,); None if none is."""
         if not self.has_missing(column):
-            return joined, None
-        return joined, np.concatenate([mask_of(part, column.name) for part in self.parts])
+            return None
+        return np.concatenate([mask_of(part, column.name) for part in self.parts])
+
+    def narrow_text(self, column: Column) -> Array | None:
+        """A column's texts as UTF-8 bytes of a fixed, small width; None if it does not hold them so."""
+        arrays = [part.values.get(column.name) for part in self.parts]
+        if not arrays or any(array is None or not _is_narrow(array) for array in arrays):
+            return None
+        return np.concatenate(arrays)  # type: ignore[arg-type]
 
 
 def values_of(part: Part, column: Column) -> Array:
@@ -114,6 +124,24 @@ def lacks(part: Part, name: str) -> bool:
         return part.nrows > 0
     mask = part.missing.get(name)
     return mask is not None and bool(mask.any())
+
+
+def join(parts: Sequence[Part], schema: Schema) -> Part:
+    """Consecutive parts of one table as one part."""
+    if len(parts) == 1:
+        return parts[0]
+    made = Part(sum(part.nrows for part in parts), {})
+    for column in schema:
+        arrays = [part.values.get(column.name) for part in parts]
+        if all(array is None for array in arrays):
+            continue
+        if all(array is not None and _is_narrow(array) for array in arrays):
+            made.values[column.name] = np.concatenate(arrays)  # type: ignore[arg-type]
+        else:
+            made.values[column.name] = _joined([values_of(part, column) for part in parts], column)
+        if any(lacks(part, column.name) for part in parts):
+            made.missing[column.name] = np.concatenate([mask_of(part, column.name) for part in parts])
+    return made
 
 
 def is_beyond_int64(values: Array) -> bool:
@@ -156,6 +184,16 @@ def part_from_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> 
         if mask is not None:
             part.missing[column.name] = mask
     return part
+
+
+def _is_narrow(array: Array) -> bool:
+    return array.dtype.kind == "S" and array.dtype.itemsize <= _NARROW
+
+
+def _joined(arrays: list[Array], column: Column) -> Array:
+    if len(arrays) > 1 and any(array.dtype == np.uint64 for array in arrays):
+        arrays = [_as_unsigned(array, column) for array in arrays]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays or [_filler(column, 0)])
 
 
 def _as_unsigned(array: Array, column: Column) -> Array:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cox import objects
+from cox.collection.scan import find_runs
 from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
-from cox.readers import find_runs
 from cox.schema import Column
 from cox.storage import layout, snapshot
 from cox.storage.columns import TableData

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: list[set[str]] = [
     {"cox.errors"},
     {"cox.schema", "cox.plain"},
+    {"cox.predicates"},
     {"cox.storage.layout"},
     {"cox.storage.fs"},
     {
@@ -43,7 +44,12 @@ FLOORS: list[set[str]] = [
     },
     {"cox.table"},
     {"cox.store", "cox.executors"},
-    {"cox.readers", "cox.collection"},  # beside the store as readers go, but `stores` are Stores
+    {"cox.collection.scan", "cox.collection.progress", "cox.collection.blocks"},
+    {"cox.collection.cache", "cox.collection.status", "cox.collection.parameters"},
+    {"cox.collection.reading", "cox.collection.assembly", "cox.collection.statistics"},
+    {"cox.collection.overview", "cox.collection.plotting"},
+    {"cox.collection"},
+    {"cox.readers"},  # beside the store as readers go, but `stores` are Stores
     {"cox.view", "cox.verify"},
     {"cox.repair"},
     {"cox.tensorboard_view"},

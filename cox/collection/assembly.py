@@ -1,0 +1,217 @@
+"""From blocks of rows to what a user asked for: rows that fit a condition, objects decoded, one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cox.collection.blocks import Block
+from cox.errors import ColumnNotFoundError, PredicateError, did_you_mean
+from cox.schema import OBJECT_KINDS, Column, Schema
+from cox.storage.columns import Array, TableData, mask_of, values_of
+from cox.storage.snapshot import widened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cox.predicates import Predicate
+
+#: The column that tells the runs apart.
+EXP_ID = "exp_id"
+
+#: Decodes one cell of a run's column.
+Decode = Callable[[str, Column, Any], Any]
+#: Calls a function for a run; None leaves the run out.
+Guard = Callable[[str, Callable[[], Any]], Any]
+
+
+@dataclass(slots=True)
+class Collected:
+    """One table of many runs.
+
+    Attributes:
+        table: Its name.
+        schema: The columns that were asked for, in order; where runs differ, the wider type.
+        blocks: The rows, in the order of the runs.
+        numbers: For each block the number of each row within its run; None for all from 0 on.
+    """
+
+    table: str
+    schema: Schema
+    blocks: list[Block]
+    numbers: list[Array] | None = None
+
+    @property
+    def lengths(self) -> Array:
+        """How many rows each run has, of shape (number of `names`,)."""
+        return np.concatenate([np.empty(0, np.int64), *(block.lengths for block in self.blocks)])
+
+    @property
+    def names(self) -> list[str]:
+        """The runs."""
+        return [name for block in self.blocks for name in block.names]
+
+    def where(self, predicate: Predicate, whole: Schema) -> Collected:
+        """Only the rows that fit a condition.
+
+        Args:
+            predicate: The condition.
+            whole: All columns that the table has. The blocks have those that the condition mentions.
+        """
+        refuse_unknown(predicate.names, [*whole.names(), EXP_ID], f"where={predicate.text!r}: no column")
+        blocks, numbers = [], []
+        for block in self.blocks:
+            mask = predicate.mask(_Columns(block, whole, predicate.text), block.part.nrows)
+            kept, number = _kept(block, mask)
+            blocks.append(kept)
+            numbers.append(number)
+        return Collected(self.table, self.schema, blocks, numbers)
+
+    def decoded(
+        self, decode: Decode, columns: Sequence[str], kept: frozenset[str], guard: Guard
+    ) -> tuple[Collected, dict[str, list[Any]]]:
+        """The cells of columns that hold objects by some run's schema, decoded by each run's own.
+
+        Args:
+            decode: Decodes one cell.
+            columns: The columns.
+            kept: Those of them whose cells stay as they are stored.
+            guard: Called for each run; one for which it gives None is left out.
+
+        Returns:
+            The rows of the other runs, and the cells by column.
+        """
+        made: dict[str, list[Any]] = {column: [] for column in columns}
+        good = []
+        for name, block in self._by_run():
+            found = guard(name, partial(_cells, name, block, columns, kept, decode))
+            good.append(found is not None)
+            for column, cells in (found or {}).items():
+                made[column] += cells
+        return (self if all(good) else self._only(np.array(good))), made
+
+    def _by_run(self) -> Iterator[tuple[str, Block]]:
+        for block in self.blocks:
+            stops = np.cumsum(block.lengths)
+            for name, start, stop in zip(block.names, stops - block.lengths, stops, strict=True):
+                part = block.part.take(slice(int(start), int(stop)))
+                yield name, Block(block.schema, part, [name], np.array([stop - start]))
+
+    def _only(self, good: Array) -> Collected:
+        """Without the runs that are not good: `good` is of shape (number of `names`,)."""
+        blocks, numbers, start = [], [], 0
+        for at, block in enumerate(self.blocks):
+            mask = np.repeat(good[start : start + len(block.names)], block.lengths)
+            start += len(block.names)
+            kept, number = _kept(block, mask)
+            blocks.append(kept)
+            numbers.append(number if self.numbers is None else self.numbers[at][mask])
+        return Collected(self.table, self.schema, blocks, numbers)
+
+    def data(self) -> TableData:
+        """The rows as one table."""
+        whole = TableData(self.table, self.schema)
+        for block in self.blocks:
+            whole.parts.append(widened(block.part, block.schema, self.schema))
+        return whole
+
+    def frame(self, decoded: Mapping[str, list[Any]], *, append_exp_id: bool) -> pd.DataFrame:
+        """The rows as one frame; each run's index is its own."""
+        from cox import frames
+
+        lengths = self.lengths
+        last = {EXP_ID: frames.repeated(self.names, lengths)} if append_exp_id else {}
+        return frames.to_frame(
+            self.data(), decoded, optional_as_nan=True, last=last, index=self.index(lengths)
+        )
+
+    def index(self, lengths: Array) -> Array:
+        """The number of each row within its run, of shape (nrows,)."""
+        if self.numbers is not None:
+            return np.concatenate([np.empty(0, np.int64), *self.numbers])
+        return counted(lengths)
+
+
+class _Columns:
+    """The columns of a block, as a condition asks for them."""
+
+    def __init__(self, block: Block, whole: Schema, text: str) -> None:
+        self._block, self._whole, self._text = block, whole, text
+
+    def __call__(self, name: str) -> pd.Series[Any]:
+        import pandas as pd
+
+        from cox import frames
+
+        if name == EXP_ID and name not in self._whole:
+            names: pd.Series[Any] = pd.Series(frames.repeated(self._block.names, self._block.lengths))
+            return names
+        column = self._whole.get(name)
+        if column is None or column.kind in OBJECT_KINDS:
+            raise PredicateError(
+                f"where={self._text!r}: the column {name!r} holds objects, not numbers or text"
+            )
+        own = TableData("", self._whole, [widened(self._block.part, self._block.schema, self._whole)])
+        made: pd.Series[Any] = pd.Series(frames.series(column, *own.column(column)))
+        return made
+
+
+def counted(lengths: Array) -> Array:
+    """0 to n-1 for each n in `lengths`, one behind the other."""
+    made: Array = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return made
+
+
+def refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
+    """Raise if a name is none of those that are known.
+
+    Raises:
+        ColumnNotFoundError: Says `what` there is none of, what there is, and the nearest.
+    """
+    for name in names:
+        if name not in known:
+            raise ColumnNotFoundError(f"{what} {name!r}; there are {list(known)}{did_you_mean(name, known)}")
+
+
+def object_columns(schemas: Iterable[Schema], kept: frozenset[str]) -> list[str]:
+    """The columns that hold objects by some run's schema, but those that all runs keep as text."""
+    kinds: dict[str, set[str]] = {}
+    for schema in schemas:
+        for column in schema:
+            kinds.setdefault(column.name, set()).add(column.kind)
+    return [
+        name
+        for name, found in kinds.items()
+        if found & {"object", "pickle"} and (name not in kept or len(found) > 1)
+    ]
+
+
+def _kept(block: Block, mask: Array) -> tuple[Block, Array]:
+    runs = np.repeat(np.arange(len(block.names)), block.lengths)[mask]
+    lengths = np.bincount(runs, minlength=len(block.names)).astype(np.int64)
+    there = np.flatnonzero(lengths)
+    names = [block.names[at] for at in there]
+    kept = Block(block.schema, block.part.take(mask), names, lengths[there])
+    return kept, counted(block.lengths)[mask]
+
+
+def _cells(
+    run: str, block: Block, columns: Sequence[str], kept: frozenset[str], decode: Decode
+) -> dict[str, list[Any]]:
+    """One run's cells of some columns."""
+    made: dict[str, list[Any]] = {}
+    for name in columns:
+        column = block.schema.get(name)
+        if column is None:
+            made[name] = [None] * block.part.nrows
+            continue
+        cells = values_of(block.part, column).tolist()
+        made[name] = [
+            None if gone else cell if name in kept else decode(run, column, cell)
+            for cell, gone in zip(cells, mask_of(block.part, name).tolist(), strict=True)
+        ]
+    return made

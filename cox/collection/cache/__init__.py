@@ -1,0 +1,180 @@
+"""What was read of a folder's runs, kept beside them, so that a second reading touches only what changed.
+
+Everything here is disposable: a cache that is missing, damaged, outdated or unwritable costs time, never
+an answer. An index says in which state each run was when it was read, and where the rows of its tables lie:
+in segments, each with rows of one table of many runs, column by column. Segments are written once and never
+changed. Readers that save at once overwrite each other's index, and runs that only the other one knew are
+read again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cox.collection.blocks import Block
+from cox.collection.cache import index as indexes
+from cox.collection.cache import segments
+from cox.collection.cache.index import Index, ints
+from cox.collection.scan import State
+from cox.errors import DamagedError
+from cox.schema import Schema
+from cox.storage import fs, layout
+from cox.storage.columns import Array, Part
+
+_log = logging.getLogger("cox")
+
+INDEX_FILE = "index"
+
+
+@dataclass(slots=True)
+class Fresh:
+    """What a reader has read and the cache did not have.
+
+    Attributes:
+        states: The state that each run was in before it was read.
+        schemas: The tables of each of these runs …
+        nrows: … and how many rows they have.
+        blocks: Rows, with the name of their table: all that a run has of it. Those of other runs are ignored.
+    """
+
+    states: dict[str, State] = field(default_factory=dict)
+    schemas: dict[str, dict[str, Schema]] = field(default_factory=dict)
+    nrows: dict[str, dict[str, int]] = field(default_factory=dict)
+    blocks: list[tuple[str, Block]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Places:
+    """Where the rows of a table are, by the place of a run in the index: each array is of shape (runs,).
+
+    Attributes:
+        segment: Which segment has them; -1 if none has.
+        start: The first of them in there.
+        length: How many.
+        is_whole: Whether these are all that there are.
+    """
+
+    segment: Array
+    start: Array
+    length: Array
+    is_whole: Array
+
+
+class Cache:
+    """The cache of one folder, as it was when this was made.
+
+    Args:
+        folder: The folder of runs; None for a cache that knows nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.directory = (folder or Path()) / layout.CACHE_DIR
+        self.index: Index = (
+            indexes.load(self.directory / INDEX_FILE) if folder is not None else indexes.nothing()
+        )
+        self._places: dict[str, _Places] = {}
+        self._in_memory: dict[tuple[int, frozenset[str] | None], tuple[Schema, Part]] = {}
+
+    @property
+    def states(self) -> dict[str, State]:
+        """The runs that are known, and in which state."""
+        return self.index.states
+
+    def schemas(self, name: str) -> dict[str, Schema]:
+        """The tables of a known run. Not to be changed."""
+        return self.index.heads[int(self.index.head[self.index.number[name]])]
+
+    def with_rows(self, table: str) -> set[str]:
+        """The known runs whose rows of a table are here, or which have none."""
+        whole = self._place(table).is_whole
+        return {name for name, there in zip(self.index.names, whole.tolist(), strict=True) if there}
+
+    def blocks(self, table: str, names: Sequence[str], columns: frozenset[str] | None) -> list[Block] | None:
+        """The rows of known runs, in this order; None if they turn out not to be readable.
+
+        Args:
+            table: The table.
+            names: Runs in `with_rows`.
+            columns: The columns that are wanted; None for all.
+        """
+        places = self._place(table)
+        at = np.array([self.index.number[name] for name in names], dtype=np.int64)
+        at_all = np.flatnonzero((places.segment[at] >= 0) & (places.length[at] > 0))
+        there = at[at_all]
+        segment, start, length = places.segment[there], places.start[there], places.length[there]
+        goes_on = (segment[1:] == segment[:-1]) & (start[1:] == (start + length)[:-1])
+        made = []
+        for piece in np.split(np.arange(len(there)), np.flatnonzero(~goes_on) + 1) if len(there) else []:
+            try:
+                schema, whole = self._loaded(int(segment[piece[0]]), columns)
+            except (OSError, ValueError, DamagedError) as error:
+                _log.debug("cache %s: table %r cannot be read: %s", self.directory, table, error)
+                self.index.segments[int(segment[piece[0]])].drop()
+                self._places.clear()
+                return None
+            first, last = int(start[piece[0]]), int(start[piece[-1]] + length[piece[-1]])
+            part = whole if (first, last) == (0, whole.nrows) else whole.take(slice(first, last))
+            made.append(Block(schema, part, [names[i] for i in at_all[piece].tolist()], length[piece]))
+        return made
+
+    def _place(self, table: str) -> _Places:
+        if table not in self._places:
+            self._places[table] = place(self.index, table)
+        return self._places[table]
+
+    def _loaded(self, at: int, columns: frozenset[str] | None) -> tuple[Schema, Part]:
+        if (at, columns) not in self._in_memory:
+            segment = self.index.segments[at]
+            schema = Schema.from_json(segment.columns)
+            self._in_memory[at, columns] = schema, segments.read(self.directory, segment, columns)
+        return self._in_memory[at, columns]
+
+
+def place(index: Index, table: str) -> _Places:
+    """Where the rows of a table are."""
+    runs = len(index.names)
+    segment, start, length = np.full(runs, -1), np.zeros(runs, np.int64), np.zeros(runs, np.int64)
+    order = np.argsort(index.ids, kind="stable")
+    ordered = np.append(index.ids[order], -1)
+    for at, one in enumerate(index.segments):
+        if one.table == table and one.ids:
+            ids, lengths = ints(one.ids), ints(one.lengths)
+            found = np.searchsorted(ordered[:-1], ids)
+            known = ordered[found] == ids  # others are of runs as they were once
+            to = order[found[known]]
+            segment[to] = at
+            start[to] = (np.cumsum(lengths) - lengths)[known]
+            length[to] = lengths[known]
+    nrows = index.rows_of(table)
+    return _Places(segment, start, length, (nrows == 0) | ((segment >= 0) & (length == nrows)))
+
+
+def size(folder: Path) -> tuple[int, int, int]:
+    """How many runs a folder's cache knows, in how many segments, and how many bytes its files take."""
+    cache = Cache(folder)
+    try:
+        sizes = [path.stat().st_size for path in cache.directory.iterdir()]
+    except FileNotFoundError:
+        sizes = []
+    return len(cache.index.names), len(cache.index.segments), sum(sizes)
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder's cache.
+
+    Raises:
+        OSError: The file system refused.
+    """
+    directory = folder / layout.CACHE_DIR
+    try:
+        paths = list(directory.iterdir())
+    except FileNotFoundError:
+        return
+    for path in sorted(paths, key=lambda path: path.name != INDEX_FILE):  # first what knows the others
+        fs.unlink(path)
+    directory.rmdir()

@@ -1,0 +1,230 @@
+"""The index of a cache: which runs it knows, in which state, and in which file their rows lie.
+
+It is kept by columns, for it is read whole each time, and a folder may have a hundred thousand runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import crc32c
+import msgspec
+import numpy as np
+
+from cox.collection.scan import Marks, State
+from cox.errors import SchemaError
+from cox.schema import Schema
+from cox.storage import fs, layout
+from cox.storage.columns import Array
+
+_log = logging.getLogger("cox")
+
+#: The first bytes of the file: what it is, and its version.
+_MAGIC = b"coxcache\x01"
+_START = len(_MAGIC) + 4
+#: More runs, or rows of one, than any folder has.
+_MOST = 2**40
+
+SEGMENT_SUFFIX = ".rows"
+
+#: A schema as it is stored: name, kind and nullability of each column.
+Columns = list[tuple[str, str, bool]]
+
+
+class Blob(msgspec.Struct, array_like=True):
+    """One column's values, or the bits of its missing cells, in a segment."""
+
+    column: str
+    what: str
+    offset: int
+    size: int
+    checksum: int
+
+
+class Segment(msgspec.Struct, array_like=True):
+    """A file of rows of one table: `lengths[i]` rows of the run with the number `ids[i]`, and so on."""
+
+    file: str
+    table: str
+    columns: Columns
+    ids: bytes
+    lengths: bytes
+    blobs: list[Blob]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return sum(blob.size for blob in self.blobs)
+
+    def drop(self) -> None:
+        """Know nothing of the rows in it any more."""
+        self.ids = self.lengths = b""
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    """The file's content."""
+
+    next_id: int
+    names: list[str]
+    ids: bytes
+    marks: bytes
+    journals: dict[str, list[tuple[str, Marks]]]
+    head: bytes
+    nrows: bytes
+    heads: list[list[tuple[str, Columns]]]
+    segments: list[Segment]
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run, as it was when it was read.
+
+    Attributes:
+        id: The number under which segments know its rows. In another state it has another one.
+        state: The state.
+        head: Its tables, a place in `Index.heads`.
+        nrows: How many rows each of them has.
+    """
+
+    id: int
+    state: State
+    head: int
+    nrows: list[int]
+
+
+class Index:
+    """What a cache knows.
+
+    Attributes:
+        next_id: The next number for a run.
+        names: The runs.
+        number: The place of each run in `names`, and in all that follows.
+        ids: Their numbers, of shape (runs,).
+        states: Their states, by name.
+        head: Their tables, as places in `heads`, of shape (runs,).
+        nrows: The rows of each of a run's tables, one run behind the other.
+        heads: Tables and their schemas, as runs have them.
+        segments: The files of rows. Where two have a run's rows, the later one counts.
+    """
+
+    def __init__(self, stored: _Stored) -> None:
+        self.next_id = stored.next_id
+        self.names = stored.names
+        self.number = {name: number for number, name in enumerate(self.names)}
+        self.ids = ints(stored.ids)
+        self.head = ints(stored.head)
+        self.nrows = ints(stored.nrows)
+        self.stored_heads = stored.heads
+        self.heads = [{table: Schema.from_json(columns) for table, columns in head} for head in stored.heads]
+        self.segments = stored.segments
+        self.states = _states(stored)
+        _check(self, stored)
+
+    def rows_of(self, table: str) -> Array:
+        """How many rows of a table each run has, of shape (runs,); 0 without it."""
+        widths = np.array([len(head) for head in self.heads] or [0])[self.head]
+        places = [list(head).index(table) if table in head else -1 for head in self.heads]
+        at = np.array(places or [-1])[self.head]
+        starts = np.cumsum(widths) - widths
+        return np.where(at < 0, 0, np.append(self.nrows, 0)[np.where(at < 0, -1, starts + at)])
+
+    def entries(self) -> dict[str, Entry]:
+        """The runs, to be changed and handed to `save`."""
+        made, start = {}, 0
+        for name, number, head in zip(self.names, self.ids.tolist(), self.head.tolist(), strict=True):
+            stop = start + len(self.heads[head])
+            made[name] = Entry(number, self.states[name], head, self.nrows[start:stop].tolist())
+            start = stop
+        return made
+
+
+def load(path: Path) -> Index:
+    """The index in a file; one that knows nothing if there is none, or none that can be read."""
+    try:
+        data = path.read_bytes()
+        if data[: len(_MAGIC)] == _MAGIC and _checksum(data[_START:]) == data[len(_MAGIC) : _START]:
+            return Index(msgspec.msgpack.decode(data[_START:], type=_Stored))
+        _log.debug("cache %s: of another version, or damaged", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, LookupError, SchemaError) as error:  # msgspec's are ValueErrors
+        _log.debug("cache %s: not readable: %s", path, error)
+    return nothing()
+
+
+def nothing() -> Index:
+    """An index that knows nothing."""
+    return Index(_Stored(0, [], b"", b"", {}, b"", b"", [], []))
+
+
+def save(path: Path, index: Index, entries: dict[str, Entry]) -> None:
+    """Replace the index by one of these runs."""
+    kept = list(entries.values())
+    stored = _Stored(
+        index.next_id,
+        list(entries),
+        as_bytes([entry.id for entry in kept]),
+        as_bytes([mark for entry in kept for mark in entry.state[:5]]),
+        {name: list(entry.state.journals) for name, entry in entries.items() if entry.state.journals},
+        as_bytes([entry.head for entry in kept]),
+        as_bytes([nrows for entry in kept for nrows in entry.nrows]),
+        index.stored_heads,
+        [segment for segment in index.segments if segment.ids],
+    )
+    data = msgspec.msgpack.encode(stored)
+    fs.replace_bytes(path, _MAGIC + _checksum(data) + data)
+
+
+def ints(data: bytes) -> Array:
+    """Numbers out of bytes."""
+    return np.frombuffer(data, dtype="<i8")
+
+
+def as_bytes(numbers: list[int] | Array) -> bytes:
+    """Undo `ints`."""
+    return np.array(numbers, dtype="<i8").tobytes()
+
+
+def _states(stored: _Stored) -> dict[str, State]:
+    marks = ints(stored.marks).reshape(-1, 5).tolist()
+    states = {name: State._make([*own, ()]) for name, own in zip(stored.names, marks, strict=True)}
+    for name, journals in stored.journals.items():
+        states[name] = states[name]._replace(journals=tuple(journals))
+    return states
+
+
+def _check(index: Index, stored: _Stored) -> None:
+    """Refuse an index that refers to what is not there, or leads out of its directory.
+
+    Raises:
+        ValueError: It does.
+    """
+    runs = len(index.names)
+    if not 0 <= index.next_id <= _MOST or len(index.number) != runs:
+        raise ValueError("runs that no folder has")
+    if not len(index.ids) == len(index.head) == len(stored.marks) // 40 == runs:
+        raise ValueError("runs of which something is missing")
+    if runs and not (index.ids.min() >= 0 and index.ids.max() < index.next_id):
+        raise ValueError("runs without a number")
+    if runs and not (index.head.min() >= 0 and index.head.max() < len(index.heads)):
+        raise ValueError("runs without tables")
+    widths = np.array([len(head) for head in index.stored_heads] or [0])
+    if len(index.nrows) != widths[index.head].sum():
+        raise ValueError("tables without a number of rows")
+    for segment in index.segments:
+        ids, lengths = ints(segment.ids), ints(segment.lengths)
+        if not layout.is_file_name(segment.file) or not segment.file.endswith(SEGMENT_SUFFIX):
+            raise ValueError("a segment that lies elsewhere")
+        if len(ids) != len(lengths) or (lengths < 0).any() or (lengths > _MOST).any():
+            raise ValueError("a segment of no size")
+        if lengths.sum() > segment.size:  # each row has a cell at least
+            raise ValueError("a segment with more rows than bytes")
+        if len(ids) and not (ids.min() >= 0 and ids.max() < index.next_id):
+            raise ValueError("a segment of unknown runs")
+
+
+def _checksum(data: bytes) -> bytes:
+    made: bytes = crc32c.crc32c(data).to_bytes(4, "little")
+    return made

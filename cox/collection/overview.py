@@ -1,0 +1,235 @@
+"""A line for each run: what was chosen, what came of it. Pure functions of rows that were read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from cox import predicates
+from cox.collection.assembly import EXP_ID, Decode, refuse_unknown
+from cox.collection.blocks import Block
+from cox.errors import CoxError
+from cox.storage.columns import Array, mask_of, values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cox.collection.status import Status
+
+#: Which runs, by their parameters: a condition, or values, or a function of all parameters.
+ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], Any]"
+
+#: The numbers of a run that `wide` shows of each metric, unless told otherwise.
+REDUCTIONS = ("last", "min", "max")
+#: Of `cox.utils.Parameters` a schema makes one column of this name, which holds all of them.
+_ALL_IN_ONE = "params"
+
+
+def parameters(blocks: Iterable[Block], names: Iterable[str], decode: Decode) -> dict[str, dict[str, Any]]:
+    """The parameters of each run: the first row of its metadata.
+
+    Args:
+        blocks: The metadata.
+        names: The runs that could be read; one without metadata has no parameters.
+        decode: Decodes a cell that stands for an object. One that nobody vouched for is shown as such.
+    """
+    made: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for block in blocks:
+        first = block.part.take(_firsts(block))
+        for column in block.schema:
+            cells = zip(
+                block.names,
+                values_of(first, column).tolist(),
+                mask_of(first, column.name).tolist(),
+                strict=True,
+            )
+            for name, cell, gone in cells:
+                made[name][column.name] = None if gone else _value(decode, name, column, cell)
+    for values in made.values():
+        inner = values.get(_ALL_IN_ONE)
+        if isinstance(inner, dict) and all(isinstance(name, str) for name in inner):
+            del values[_ALL_IN_ONE]
+            values.update(inner)
+    return made
+
+
+def filtered(found: Mapping[str, dict[str, Any]], params: ParamFilter, table: str) -> list[str]:
+    """The runs whose parameters are as asked for.
+
+    Raises:
+        ColumnNotFoundError: No run has such a parameter.
+        PredicateError: The condition cannot be understood.
+    """
+    if callable(params):
+        return [name for name, values in found.items() if params(dict(values))]
+    known = names_of(found.values())
+    asked = (
+        "no run has a parameter" if known else f"no run has a row in its table {table!r}, so that there is no"
+    )
+    if isinstance(params, str):
+        predicate = predicates.parse(params)
+        refuse_unknown(predicate.names, [*known, EXP_ID], asked)
+        return [name for name, values in found.items() if predicate.holds({EXP_ID: name, **values})]
+    refuse_unknown(params, [*known, EXP_ID], asked)
+    return [
+        name
+        for name, values in found.items()
+        if all(_is_one_of({EXP_ID: name, **values}.get(param), wanted) for param, wanted in params.items())
+    ]
+
+
+def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The parameters that any run has, in the order in which they are met."""
+    return list(dict.fromkeys(name for values in found for name in values))
+
+
+def params_frame(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for each run, a column for each parameter; index `exp_id`."""
+    import pandas as pd
+
+    columns = {name: [values.get(name) for values in found.values()] for name in names_of(found.values())}
+    index = pd.Index(list(found), name=EXP_ID)
+    frame: pd.DataFrame = pd.DataFrame(
+        {name: _column(cells, index) for name, cells in columns.items()}, index=index
+    )
+    return frame
+
+
+def runs_frame(
+    found: Mapping[str, Mapping[str, Any]],
+    statuses: Mapping[str, Status],
+    lasts: Mapping[str, pd.DataFrame],
+) -> pd.DataFrame:
+    """A row for each run: how it is, its parameters, and the last row of each table; index `exp_id`.
+
+    Args:
+        found: Its parameters.
+        statuses: How it is.
+        lasts: For each table a frame of the same index.
+    """
+    import pandas as pd
+
+    index = pd.Index(list(found), name=EXP_ID)
+    states = [statuses[name] for name in found]
+    started = np.array([np.nan if status.started is None else status.started for status in states])
+    duration = np.array([np.nan if status.duration is None else status.duration for status in states])
+    frame = pd.DataFrame(
+        {
+            "state": [status.state for status in states],
+            "started": pd.to_datetime(started, unit="s", utc=True),
+            "duration": pd.to_timedelta(duration, unit="s"),
+            "host": pd.Series([status.host for status in states], index=index, dtype=object),
+        },
+        index=index,
+    )
+    tables = [last.add_prefix(f"{table}.") for table, last in lasts.items()]
+    made: pd.DataFrame = pd.concat([frame, params_frame(found), *tables], axis=1)
+    return made
+
+
+def lasts(blocks: Iterable[Block], names: Iterable[str]) -> pd.DataFrame:
+    """The last row of each run, objects left out; index `exp_id`."""
+    import pandas as pd
+
+    index = pd.Index(list(names), name=EXP_ID)
+    cells: dict[str, dict[str, Any]] = {}
+    for block in blocks:
+        last = block.part.take(np.roll(_firsts(block), -1))
+        for column in block.schema:
+            if column.kind in ("float", "int", "bool", "str"):
+                values = values_of(last, column).tolist()
+                missing = mask_of(last, column.name).tolist()
+                own = cells.setdefault(column.name, {})
+                own.update(
+                    (name, value)
+                    for name, value, gone in zip(block.names, values, missing, strict=True)
+                    if not gone
+                )
+    columns = {name: _column([own.get(run) for run in index], index) for name, own in cells.items()}
+    frame: pd.DataFrame = pd.DataFrame(columns, index=index)
+    return frame
+
+
+def wide(
+    found: Mapping[str, Mapping[str, Any]],
+    tables: Mapping[str, Iterable[Block]],
+    reductions: Collection[str] = REDUCTIONS,
+) -> pd.DataFrame:
+    """A row for each run: its parameters, and numbers of each metric, `table.metric.last`; index `exp_id`.
+
+    Args:
+        found: Its parameters.
+        tables: The rows of each table.
+        reductions: Some of `REDUCTIONS`. Missing cells and nan count for none of them.
+    """
+    import pandas as pd
+
+    index = pd.Index(list(found), name=EXP_ID)
+    at = {name: number for number, name in enumerate(index)}
+    cells_of: dict[str, Array] = {}
+    for table, blocks in tables.items():
+        for block in blocks:
+            rows = [at[name] for name in block.names]
+            for column in block.schema:
+                if column.kind not in ("float", "int"):
+                    continue
+                values = values_of(block.part, column).astype(np.float64)
+                values[mask_of(block.part, column.name)] = np.nan
+                for how in reductions:
+                    cells = cells_of.setdefault(f"{table}.{column.name}.{how}", np.full(len(index), np.nan))
+                    cells[rows] = _reduced(values, block.lengths, how)
+    metrics = pd.DataFrame(cells_of, index=index)
+    made: pd.DataFrame = pd.concat([params_frame(found), metrics], axis=1)
+    return made
+
+
+def _reduced(values: Array, lengths: Array, how: str) -> Array:
+    starts = np.cumsum(lengths) - lengths
+    if how == "min":
+        return np.fmin.reduceat(values, starts)
+    if how == "max":
+        return np.fmax.reduceat(values, starts)
+    numbers = np.where(np.isnan(values), -1, np.arange(len(values)))
+    last = np.maximum.reduceat(numbers, starts)
+    return np.where(last < starts, np.nan, values[last])
+
+
+def _firsts(block: Block) -> Array:
+    """Which rows are the first of their run: of shape (nrows,)."""
+    first = np.zeros(block.part.nrows, dtype=np.bool_)
+    first[np.cumsum(block.lengths) - block.lengths] = True
+    return first
+
+
+def _value(decode: Decode, name: str, column: Any, cell: Any) -> Any:
+    try:
+        return decode(name, column, cell)
+    except (CoxError, OSError, ImportError, AttributeError) as error:  # the latter two: its class is gone
+        return f"<{type(error).__name__}>"
+
+
+def _column(cells: list[Any], index: Any) -> Any:
+    """Cells as a column of the type that they have in common; objects if they have none."""
+    import pandas as pd
+
+    kinds = {type(cell) for cell in cells}
+    if kinds <= {int} or kinds <= {bool} or kinds <= {str, type(None)} or kinds <= {int, float, type(None)}:
+        return pd.Series(cells, index=index)
+    from cox import frames
+
+    made = frames.objects(cells)
+    made.index = index
+    return made
+
+
+def _is_one_of(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, (list, tuple, set, frozenset, range)):
+        return any(_equal(value, one) for one in wanted)
+    return _equal(value, wanted)
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    same = value == wanted
+    return bool(same) if isinstance(same, (bool, np.bool_)) else bool(np.all(same))

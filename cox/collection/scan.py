@@ -1,0 +1,144 @@
+"""Which runs a folder has, and whether a run is still as it was. Asks for names and times, opens no file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cox.storage import layout
+
+_JOURNALS = f"{layout.META_DIR}/{layout.JOURNAL_DIR}"
+_RUN_FILE = f"{layout.META_DIR}/{layout.RUN_FILE}"
+
+#: Of a file: inode, size in bytes, time of its last change and of its last change of status in ns.
+Marks = tuple[int, int, int, int]
+_NO_FILE: Marks = (0, -1, 0, 0)
+
+
+class State(NamedTuple):
+    """What changes when the rows of a run do. Equal to any tuple of the same values.
+
+    Attributes:
+        inode: Of its store file …
+        size: … in bytes, -1 without one …
+        changed: … last change of its content, in ns …
+        touched: … and of anything about it, in ns.
+        journal_dir: When a journal was last made or removed, in ns; 0 without a directory of journals.
+        journals: Name and marks of each journal.
+    """
+
+    inode: int
+    size: int
+    changed: int
+    touched: int
+    journal_dir: int
+    journals: tuple[tuple[str, Marks], ...]
+
+    @property
+    def newest(self) -> int:
+        """When anything of it last changed, in ns by the clock of the file system."""
+        return max(self.changed, self.touched, self.journal_dir, *(max(at[2:]) for _, at in self.journals), 0)
+
+    @property
+    def written(self) -> int:
+        """When rows of it were last written, in ns; 0 if it has none."""
+        return max(self.changed, *(marks[2] for _, marks in self.journals), 0)
+
+
+def find_runs(folder: Path, *, nested: bool = False) -> Iterator[layout.RunLayout]:
+    """The runs of a folder, sorted by name; see `run_names`."""
+    for name in run_names(os.fspath(folder), nested=nested):
+        yield layout.RunLayout(folder / name)
+
+
+def run_names(folder: str, *, nested: bool = False) -> list[str]:
+    """The paths of a folder's runs in it, sorted: directories with a store file, a journal or a `run.json`.
+
+    Copies that `snapshot_copy` left beside their run are not runs.
+
+    Args:
+        folder: The folder.
+        nested: Whether to look into directories that are no runs, too, however deep; not through links.
+    """
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry.is_symlink() for entry in entries if entry.is_dir()}
+    found.pop(layout.CACHE_DIR, None)
+    names = []
+    for name in sorted(found):
+        root = f"{folder}/{name}"
+        if is_run(root):
+            if not (name.endswith(layout.SNAPSHOT_SUFFIX) and _is_copy(root, name, found)):
+                names.append(name)
+        elif nested and not found[name] and not name.startswith("."):
+            names += [f"{name}/{inner}" for inner in run_names(root, nested=True)]
+    return names
+
+
+def is_run(root: str | os.PathLike[str]) -> bool:
+    """Whether a directory is a run, or what is left of one."""
+    root = os.fspath(root)
+    return (
+        _exists(f"{root}/{layout.STORE_FILE}")
+        or _exists(f"{root}/{_JOURNALS}")
+        or _exists(f"{root}/{_RUN_FILE}")
+    )
+
+
+def state_of(root: str, known: State | None = None) -> State:
+    """The state of a run at this moment.
+
+    Args:
+        root: The run's directory.
+        known: An earlier state, if any: it saves looking for journals where none came since.
+
+    Raises:
+        OSError: The file system refused to look.
+    """
+    try:
+        store = _marks(os.stat(f"{root}/{layout.STORE_FILE}"))  # noqa: PTH116 - a Path costs as much again
+    except FileNotFoundError:
+        store = _NO_FILE
+    try:
+        journal_dir = os.stat(f"{root}/{_JOURNALS}").st_mtime_ns  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return State(*store, 0, ())
+    if known is not None and not known[5] and known[4] == journal_dir:
+        return State(*store, journal_dir, ())
+    return State(*store, journal_dir, _journals_in(f"{root}/{_JOURNALS}"))
+
+
+def _journals_in(directory: str) -> tuple[tuple[str, Marks], ...]:
+    with os.scandir(directory) as entries:
+        found = [entry for entry in entries if layout.parse_journal_name(entry.name)]
+    marks = []
+    for entry in found:
+        try:
+            marks.append((entry.name, _marks(os.stat(entry.path))))  # noqa: PTH116
+        except FileNotFoundError:  # folded in this moment
+            continue
+    return tuple(sorted(marks))
+
+
+def _marks(found: os.stat_result) -> Marks:
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass  # what may not be looked into is named when it is read
+    return True
+
+
+def _is_copy(root: str, name: str, names: Container[str]) -> bool:
+    """Whether a directory is what `snapshot_copy` left beside a run."""
+    return (
+        name.removesuffix(layout.SNAPSHOT_SUFFIX) in names
+        and not _exists(f"{root}/{layout.META_DIR}")
+        and not _exists(f"{root}/{layout.TENSORBOARD_DIR}")
+    )
