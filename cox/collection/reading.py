@@ -22,8 +22,9 @@ from cox.schema import Schema
 from cox.storage import layout, snapshot
 from cox.storage.columns import join
 
-#: Seconds of reading that are worth keeping: a folder of a few runs gets no cache.
-_WORTH = 0.1
+#: So many runs, or bytes of rows, are worth keeping: a folder of a few small runs gets no cache.
+_WORTH_RUNS = 30
+_WORTH_BYTES = 16 * 1024 * 1024
 #: Bytes of rows that are collected run by run before they become one block.
 _BLOCK_BYTES = 64 * 1024 * 1024
 
@@ -76,7 +77,7 @@ class Folder:
         cache = Cache(None if self._cache is False else self.path)
         reading = _Reading(self.path, names, guard, table, columns, cache)
         rows = reading.read()
-        worth = reading.seconds > _WORTH if self._cache is None else self._cache
+        worth = reading.is_worth_keeping if self._cache is None else self._cache
         if worth and reading.fresh.states:
             save(self.path, reading.fresh, took=time.monotonic() - started)
         return rows
@@ -95,12 +96,17 @@ class _Reading:
         cache: Cache,
     ) -> None:
         self.fresh = Fresh()
-        self.seconds = 0.0
+        self._bytes = 0
         self._cache, self._folder, self._names, self._guard = cache, folder, names, guard
         self._table, self._columns = table, columns
         self._schemas: dict[str, dict[str, Schema]] = {}
         self._pending: list[Block] = []
         self._pending_bytes = 0
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether so much was read from files that it is not to be read from there again."""
+        return len(self.fresh.states) >= _WORTH_RUNS or self._bytes >= _WORTH_BYTES
 
     def read(self) -> Rows:
         """All of it."""
@@ -145,9 +151,7 @@ class _Reading:
 
     def _from_files(self, name: str, state: State | None) -> list[Block]:
         """Read a run. Returns the rows before it, if they were waiting for more of their kind."""
-        started = time.monotonic()
         now = self._guard(name, partial(self._snapshot, name))
-        self.seconds += time.monotonic() - started
         if now is None:
             return []
         schemas = self._schemas[name] = {table: data.schema for table, data in now.tables.items()}
@@ -162,7 +166,9 @@ class _Reading:
         if self._pending and (self._pending[0].schema != block.schema or self._pending_bytes > _BLOCK_BYTES):
             before = self._joined()
         self._pending.append(block)
-        self._pending_bytes += sum(values.nbytes for values in block.part.values.values())
+        size = sum(values.nbytes for values in block.part.values.values())
+        self._pending_bytes += size
+        self._bytes += size
         return before
 
     def _snapshot(self, name: str) -> snapshot.Snapshot:
