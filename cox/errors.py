@@ -17,6 +17,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── ColumnNotFoundError   (KeyError)           no column, or parameter, of that name
     ├── PredicateError        (ValueError)         a condition on rows or runs that makes no sense
     ├── CompareError          (ValueError)         runs that cannot be compared as asked
+    ├── ExportError           (ValueError)         a place that rows cannot be exported to
     ├── RewindError           (ValueError)         a rewind to a place that does not exist
     ├── ViewError             (ValueError)         runs that cannot be shown in TensorBoard as asked
     ├── StorageError          (OSError)            the file system refused a write
@@ -107,6 +108,10 @@ class PredicateError(CoxError, ValueError):
 
 class CompareError(CoxError, ValueError):
     """Runs that cannot be compared, or drawn, as asked."""
+
+
+class ExportError(CoxError, ValueError):
+    """Rows cannot be exported to such a place."""
 
 
 class RewindError(CoxError, ValueError):

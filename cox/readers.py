@@ -22,6 +22,7 @@ from cox.errors import (
     CompareError,
     CoxError,
     ReadOnlyError,
+    RunNotFoundError,
     TableNotFoundError,
     did_you_mean,
     warn,
@@ -32,6 +33,7 @@ from cox.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from cox.collection.assembly import Collected
     from cox.collection.overview import ParamFilter
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["CollectionReader"]
 
 _log = logging.getLogger("cox")
+
+#: What a run says of where it was made.
+_ENVIRONMENT = ("host", "platform", "python", "cox", "command")
 
 #: The table whose first row holds a run's parameters.
 METADATA = "metadata"
@@ -94,6 +99,7 @@ class CollectionReader:
         self._skip = skip_errs
         self._allow_pickle = allow_pickle
         self._metadata = metadata
+        self._nested = nested
         #: For each run its folder, and its path in there.
         self._runs: dict[str, tuple[str, str]] = {}
         for folder in _as_folders(directory):
@@ -141,6 +147,14 @@ class CollectionReader:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def _repr_html_(self) -> str:
+        from cox import html
+
+        first = frozenset(list(self._runs)[: html.MOST_ROWS])
+        frame = self.runs(exp_filter=first.__contains__)
+        note = f"the first {len(frame)}; .runs() has all of them" if len(frame) < len(self) else ""
+        return html.of_frame(f"{html.counted(len(self), 'run')} in {self.directory}", note, frame)
 
     # --- Rows
 
@@ -272,6 +286,239 @@ class CollectionReader:
         tables = dict.fromkeys(table for schemas in found for table in schemas)
         return [table for table in tables if table != self._metadata]
 
+    # --- What came of it
+
+    def compare(
+        self,
+        key: str,
+        metric: str,
+        by: str | Sequence[str] = (),
+        over: str | Sequence[str] | None = None,
+        reduce: str | Callable[[pd.Series[Any]], float] = "last",
+        interval: str = "t",
+        level: float = 0.95,
+        *,
+        mixed: bool = False,
+        exp_filter: ExpFilter | None = None,
+        params: ParamFilter | None = None,
+        where: str | None = None,
+    ) -> pd.DataFrame:
+        """Describe the runs that share the values of some parameters: mean, deviation, confidence interval.
+
+        Args:
+            key: The table.
+            metric: The column that counts. Each run's is reduced to one number.
+            by: The parameters to group the runs by.
+            over: The parameters, such as the seed, that may differ within a group.
+            reduce: 'last', 'first', 'max', 'min', 'mean', 'median', 'sum', or a function of a Series.
+            interval: 't' for Student's, 'bootstrap' for BCa.
+            level: The level of the interval.
+            mixed: Whether to average runs that differ in other parameters, too.
+            exp_filter: As for `df`.
+            params: As for `df`.
+            where: As for `df`.
+
+        Returns:
+            A row for each group: the parameters `by`, `n`, `n_nan`, `mean`, `std`, `low`, `high`, `iqm`,
+            `min`, `max`, and `runs`, the names of those that went in. See `cox.collection.statistics`.
+
+        Raises:
+            CompareError: A group would mix runs that differ in other parameters; names them.
+            ColumnNotFoundError: There is no such metric or parameter; names those there are.
+
+        Example:
+            >>> reader.compare("results", "acc", by="lr", over="seed", reduce="max")
+        """
+        from cox.collection import statistics
+
+        rows, chosen = self._rows_and_params(key, [metric], exp_filter, params, where)
+        return statistics.compare(
+            rows,
+            chosen,
+            metric=metric,
+            by=[by] if isinstance(by, str) else by,
+            over=over,
+            reduce=reduce,
+            interval=interval,
+            level=level,
+            mixed=mixed,
+        )
+
+    def diff(self, first: str, second: str) -> pd.DataFrame:
+        """In what two runs differ: parameters, environment, and the last row of each table.
+
+        Args:
+            first: A run's name.
+            second: Another one's.
+
+        Returns:
+            Columns `section`, `name`, a column for each run, and `change` for numbers. What is equal is left
+            out; `attrs["same"]` counts it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        from cox.collection import statistics
+
+        return statistics.diff(self._described(first), self._described(second), (first, second))
+
+    def plot(
+        self,
+        key: str,
+        x: str,
+        y: str,
+        hue: str | None = None,
+        over: str | Sequence[str] | None = None,
+        band: str | None = "ci",
+        *,
+        log: str = "",
+        title: str | None = None,
+        mixed: bool = False,
+        ax: Axes | None = None,
+        path: Directory | None = None,
+        exp_filter: ExpFilter | None = None,
+        params: ParamFilter | None = None,
+        where: str | None = None,
+    ) -> Axes:
+        """Draw a line for each run, or the mean over some of them with a band around it.
+
+        Args:
+            key: The table.
+            x: The column along the axis.
+            y: The column to draw.
+            hue: The parameter, or column, that the lines are coloured by.
+            over: The parameters, such as the seed, to average over.
+            band: 'ci' for the 95 % confidence interval of the mean, 'sd', 'minmax', or None.
+            log: Which axes are logarithmic: '', 'x', 'y' or 'xy'.
+            title: What stands above.
+            mixed: Whether to average runs that differ in other parameters, too.
+            ax: Where to draw; a new figure without one.
+            path: A file to save to: .png, .pdf or .svg.
+            exp_filter: As for `df`.
+            params: As for `df`.
+            where: As for `df`.
+
+        Returns:
+            The Axes, of matplotlib. Lines of very many points are thinned so that no spike is lost.
+
+        Raises:
+            CompareError: It cannot be drawn so; says why.
+            ColumnNotFoundError: There is no such column or parameter; names those there are.
+
+        Example:
+            >>> reader.plot("results", x="step", y="loss", hue="lr", over="seed", path="loss.pdf")
+        """
+        from cox.collection import plotting
+
+        rows, chosen = self._rows_and_params(key, [x, y], exp_filter, params, where, hue)
+        return plotting.plot(
+            rows,
+            chosen,
+            x=x,
+            y=y,
+            hue=hue,
+            over=over,
+            band=band,
+            log=log,
+            title=title,
+            mixed=mixed,
+            ax=ax,
+            path=path,
+        )
+
+    # --- Ways out
+
+    def arrow(self, key: str, **options: Any) -> Any:
+        """One table of all runs as a `pyarrow.Table`, with a column `exp_id`.
+
+        Args:
+            key: The table.
+            options: `columns`, `where`, `params`, `exp_filter`, as for `df`. Objects stay as they are stored.
+        """
+        from cox.collection import exports
+
+        return exports.to_arrow(self._plain(key, **options))
+
+    def polars(self, key: str, **options: Any) -> Any:
+        """One table of all runs as a `polars.DataFrame`; as `arrow`."""
+        from cox.collection import exports
+
+        return exports.to_polars(self._plain(key, **options))
+
+    def dask(self, key: str, runs_per_partition: int = 100, **options: Any) -> Any:
+        """One table of all runs as a `dask.dataframe.DataFrame`, read by whoever computes it.
+
+        Args:
+            key: The table.
+            runs_per_partition: How many runs one partition has.
+            options: As for `arrow`. The folder must have the same path on all workers.
+        """
+        from cox.collection import exports
+
+        names = self._chosen(options.pop("exp_filter", None), options.pop("params", None))
+        meta = self._without_rows(key, options.get("columns"))
+        groups = [names[at : at + runs_per_partition] for at in range(0, len(names), runs_per_partition)]
+        read = partial(_read_partition, _as_folders(self.directory), self._nested, key, meta, options)
+        return exports.to_dask(read, groups, meta)
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """Ask DuckDB about the tables of all runs, each of which has a column `exp_id`.
+
+        Args:
+            query: SQL. Beside the tables there are `runs`, with the state of each run, and `params`.
+
+        Raises:
+            TableNotFoundError: There is no such table; names those there are.
+            PredicateError: DuckDB does not understand the query; shows where.
+
+        Example:
+            >>> reader.sql("select lr, max(acc) from results join metadata using (exp_id) group by lr")
+        """
+        from cox.collection import exports
+
+        tables: dict[str, Callable[[], pd.DataFrame]] = {
+            "runs": lambda: self.runs(rows=False).reset_index(),
+            "params": lambda: self.params().reset_index(),
+        }
+        tables.update((name, partial(self._plain, name)) for name in self._all_schemas(quiet=True))
+        return exports.sql(query, tables)
+
+    def to_parquet(
+        self, dest: Directory, tables: Iterable[str] | None = None, params: ParamFilter | None = None
+    ) -> dict[str, int]:
+        """Write a Parquet dataset for each table, or bring it up to date: `dest/<table>/*.parquet`.
+
+        Runs that are in it unchanged are not read again, and an export that was cut off goes on. Runs that
+        were deleted since stay in it.
+
+        Args:
+            dest: The directory of the datasets.
+            tables: Some tables; all without.
+            params: As for `df`.
+
+        Returns:
+            For each table how many runs were written.
+
+        Raises:
+            TableNotFoundError: There is no such table; names those there are.
+            ExportError: There is something else at `dest`.
+        """
+        from cox.collection.parquet import Dataset
+
+        names = self._chosen(None, params)
+        states = {name: scan.state_of(os.fspath(self._layout(name).root)) for name in names}
+        found = self._read(names).schemas
+        known = list(dict.fromkeys(table for schemas in found.values() for table in schemas))
+        wanted = known if tables is None else [tables] if isinstance(tables, str) else list(tables)
+        written = {}
+        for table in wanted:
+            if table not in known:
+                raise TableNotFoundError(_no_such_table(table, known, self.directory, len(self._runs)))
+            own = {name: states[name] for name, schemas in found.items() if table in schemas}
+            dataset = Dataset(Path(dest, table))
+            written[table] = dataset.update(own, self._without_rows(table), partial(self._plain_of, table))
+        return written
+
     # --- The end
 
     def close(self) -> None:
@@ -395,6 +642,69 @@ class CollectionReader:
         found = Collected(key, chosen, rows.blocks)
         return found if predicate is None else found.where(predicate, whole)
 
+    def _rows_and_params(
+        self,
+        key: str,
+        columns: Sequence[str],
+        exp_filter: ExpFilter | None,
+        params: ParamFilter | None,
+        where: str | None,
+        hue: str | None = None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """A table's rows, in no more than these columns if it has them, and the parameters of the runs."""
+        from cox.collection import overview
+
+        names = set(self._chosen(exp_filter, params))
+        found = self._collect(key, where=where, exp_filter=names.__contains__)
+        if all(name in found.schema for name in columns):
+            wanted = {*columns, hue}
+            found.schema = Schema(column for column in found.schema if column.name in wanted)
+        rows = found.frame(optional_as_nan=False)
+        return rows, overview.params_frame(self._parameters([name for name in self._runs if name in names]))
+
+    def _described(self, name: str) -> dict[str, dict[str, Any]]:
+        """A run's parameters, environment, and last rows."""
+        from cox.collection import overview
+        from cox.storage import runinfo
+
+        if name not in self._runs:
+            hint = did_you_mean(name, self._runs)
+            raise RunNotFoundError(
+                f"there is no run {name!r} among {len(self._runs)} in {self.directory}{hint}"
+            )
+        info = runinfo.read(self._layout(name))
+        results: dict[str, Any] = {}
+        for table in self._tables_of([name]):
+            last = overview.lasts(self._read([name], table).blocks, [name])
+            results.update((f"{table}.{column}", last[column].iloc[0]) for column in last)
+        parameters = self._parameters([name])[name]
+        return {
+            "parameters": parameters,
+            "environment": {key: info.get(key) for key in _ENVIRONMENT},
+            "results": results,
+        }
+
+    def _plain(self, key: str, **options: Any) -> pd.DataFrame:
+        """One table of all runs, objects as they are stored."""
+        return self._collect(key, **options).frame()
+
+    def _without_rows(self, key: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The columns of a table with their types, and no row."""
+        from cox.collection.assembly import Collected, refuse_unknown
+
+        known = self._all_schemas(quiet=True)
+        if key not in known:
+            raise TableNotFoundError(_no_such_table(key, known, self.directory, len(self._runs)))
+        schema = known[key]
+        if columns is not None:
+            refuse_unknown(columns, schema.names(), f"table {key!r} has no column")
+            schema = Schema(column for name in columns if (column := schema.get(name)) is not None)
+        return Collected(key, schema, []).frame()
+
+    def _plain_of(self, key: str, names: list[str], **options: Any) -> pd.DataFrame:
+        wanted = frozenset(names)
+        return self._plain(key, exp_filter=wanted.__contains__, **options)
+
     def _decoded(
         self, found: Collected, kept: frozenset[str], *, skip: bool
     ) -> tuple[Collected, dict[str, list[Any]]]:
@@ -424,14 +734,14 @@ class CollectionReader:
 
         return decode
 
-    def _all_schemas(self) -> dict[str, Schema]:
+    def _all_schemas(self, *, quiet: bool = False) -> dict[str, Schema]:
         from cox.storage.snapshot import merge_schemas
 
         found: dict[str, Schema] = {}
         for name, schemas in self._read(self._runs).schemas.items():
             for table, schema in schemas.items():
                 known = found.get(table)
-                if known is not None and known != schema:
+                if known is not None and known != schema and not quiet:
                     difference = describe_difference(known, schema)
                     self._warn(f"run {name} has table {table!r} with another schema: it {difference}")
                 found[table] = schema if known is None else merge_schemas(known, schema)
@@ -458,6 +768,24 @@ def _as_folders(directory: Any) -> list[str]:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder} is no directory of runs")
     return folders
+
+
+def _read_partition(
+    folders: list[str],
+    nested: bool,
+    key: str,
+    meta: pd.DataFrame,
+    options: dict[str, Any],
+    names: list[str],
+) -> pd.DataFrame:
+    """The rows of some runs, in the columns and types of `meta`: what a worker of dask's calls."""
+    reader = CollectionReader(folders, log_warnings=False, nested=nested, cache=False)
+    try:
+        rows = reader._plain_of(key, names, **options)
+    except TableNotFoundError:
+        return meta
+    made: pd.DataFrame = rows.reindex(columns=meta.columns).astype(meta.dtypes.to_dict())
+    return made
 
 
 def _no_such_table(key: str, seen: Iterable[str], directory: Any, runs: int) -> str:

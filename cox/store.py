@@ -235,6 +235,12 @@ class Store:
     def __bool__(self) -> bool:
         return True
 
+    def _repr_html_(self) -> str:
+        from cox import html
+
+        tables = [(name, table.nrows, table._columns) for name, table in self.tables.items()]
+        return html.of_tables(f"run {self.exp_id}", f"{self.path}, mode {self._mode!r}", tables)
+
     def add_table(self, table_name: str, schema: Mapping[str, Any]) -> Table:
         """Declare a table. It becomes part of the run with its first flushed row.
 

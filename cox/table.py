@@ -75,6 +75,12 @@ class Table:
         found = self._store._read_table(self.name)
         return frames.empty_frame(self._columns) if found is None else frames.to_frame(found)
 
+    def _repr_html_(self) -> str:
+        from cox import html
+
+        frame = self.df
+        return html.of_frame(f"table {self.name}", html.counted(len(frame), "row"), frame)
+
     def get_object(self, s: str | None) -> Any:
         """The object of an OBJECT cell; None for a missing or empty one.
 

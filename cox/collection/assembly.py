@@ -119,14 +119,20 @@ class Collected:
             whole.parts.append(widened(block.part, block.schema, self.schema))
         return whole
 
-    def frame(self, decoded: Mapping[str, list[Any]], *, append_exp_id: bool) -> pd.DataFrame:
-        """The rows as one frame; each run's index is its own."""
+    def frame(
+        self,
+        decoded: Mapping[str, list[Any]] | None = None,
+        *,
+        append_exp_id: bool = True,
+        optional_as_nan: bool = True,
+    ) -> pd.DataFrame:
+        """The rows as one frame; each run's index is its own. For the arguments see `frames.to_frame`."""
         from cox import frames
 
         lengths = self.lengths
         last = {EXP_ID: frames.repeated(self.names, lengths)} if append_exp_id else {}
         return frames.to_frame(
-            self.data(), decoded, optional_as_nan=True, last=last, index=self.index(lengths)
+            self.data(), decoded, optional_as_nan=optional_as_nan, last=last, index=self.index(lengths)
         )
 
     def index(self, lengths: Array) -> Array:

@@ -215,6 +215,9 @@ def _column(cells: list[Any], index: Any) -> Any:
     import pandas as pd
 
     kinds = {type(cell) for cell in cells}
+    for kind, dtype in ((int, "Int64"), (bool, "boolean")):
+        if kinds == {kind, type(None)}:
+            return pd.Series(cells, index=index, dtype=dtype)
     if kinds <= {int} or kinds <= {bool} or kinds <= {str, type(None)} or kinds <= {int, float, type(None)}:
         return pd.Series(cells, index=index)
     from cox import frames

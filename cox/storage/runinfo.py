@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from typing import Any
 
+from cox import __version__
 from cox.errors import FormatVersionError
 from cox.storage import fs, layout
 
@@ -46,6 +48,10 @@ def mark_running(run: layout.RunLayout) -> None:
             "host": socket.gethostname(),
             "created": before.get("created", time.time()),
             "started": time.time(),
+            "platform": "-".join(os.uname()[::2]),  # of the module platform the same costs 14 ms
+            "python": sys.version.partition(" ")[0],
+            "cox": __version__,
+            "command": sys.argv,
         },
     )
 

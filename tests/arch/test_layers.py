@@ -35,6 +35,7 @@ FLOORS: list[set[str]] = [
     {"cox.objects"},
     {
         "cox.frames",
+        "cox.html",
         "cox.eventfile",
         "cox.events",
         "cox.lifecycle",
@@ -47,7 +48,8 @@ FLOORS: list[set[str]] = [
     {"cox.collection.scan", "cox.collection.progress", "cox.collection.blocks"},
     {"cox.collection.cache", "cox.collection.status", "cox.collection.parameters"},
     {"cox.collection.reading", "cox.collection.assembly", "cox.collection.statistics"},
-    {"cox.collection.overview", "cox.collection.plotting"},
+    {"cox.collection.overview", "cox.collection.plotting", "cox.collection.exports"},
+    {"cox.collection.parquet"},
     {"cox.collection"},
     {"cox.readers"},  # beside the store as readers go, but `stores` are Stores
     {"cox.view", "cox.verify"},
