@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 from rich.table import Table
 
-_PACKAGES = ("numpy", "pandas", "tables", "h5py", "tensorboardX", "torch")
+_PACKAGES = ("numpy", "pandas", "pyarrow", "tables", "h5py", "tensorboardX", "torch")
 
 
 @dataclass(frozen=True, slots=True)
