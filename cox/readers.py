@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -697,7 +698,13 @@ class CollectionReader:
         known = self._all_schemas(quiet=True)
         if key not in known:
             raise TableNotFoundError(_no_such_table(key, known, self.directory, len(self._runs)))
-        schema = known[key]
+        tables = [tables[key] for tables in self._read(self._runs).schemas.values() if key in tables]
+        schema = Schema(
+            replace(column, nullable=column.nullable or any(column.name not in own for own in tables))
+            if column.kind in ("int", "bool")
+            else column
+            for column in known[key]
+        )
         if columns is not None:
             refuse_unknown(columns, schema.names(), f"table {key!r} has no column")
             schema = Schema(column for name in columns if (column := schema.get(name)) is not None)
