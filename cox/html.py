@@ -28,6 +28,14 @@ def of_tables(title: str, note: str, tables: Iterable[tuple[str, int, Schema]]) 
     return f"<div><b>{html.escape(title)}</b>{shown}<small>{html.escape(note)}</small></div>"
 
 
+def span(seconds: float) -> str:
+    """A duration as hours, minutes and seconds: '1:02:03'; empty if nobody knows it."""
+    if seconds != seconds:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 def counted(number: int, what: str) -> str:
     """'1 run', '2,000 runs'."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")

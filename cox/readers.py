@@ -155,7 +155,7 @@ class CollectionReader:
         first = frozenset(list(self._runs)[: html.MOST_ROWS])
         frame = self.runs(exp_filter=first.__contains__)
         frame["started"] = frame["started"].dt.strftime("%Y-%m-%d %H:%M:%S UTC")
-        frame["duration"] = frame["duration"].dt.round("s").astype(str).str.removeprefix("0 days ")
+        frame["duration"] = frame["duration"].dt.total_seconds().map(html.span)
         note = f"the first {len(frame)}; .runs() has all of them" if len(frame) < len(self) else ""
         return html.of_frame(f"{html.counted(len(self), 'run')} in {self.directory}", note, frame)
 
