@@ -1,8 +1,9 @@
 """`cox-tensorboard`: the runs of a folder in TensorBoard, under names made of their parameters.
 
 A temporary directory of symbolic links, one for each run that passes the filters, is handed to the
-real `tensorboard` program, and goes when that ends. Runs are only read. The parts are in `cox.view`:
-`links` selects and names, and changes nothing; `serve` makes the links and runs the server.
+real `tensorboard` program, kept in step with the runs, and goes when that ends. Runs are only read. The parts
+are in `cox.view`: `Selection` selects and names, and changes nothing; `serve` makes the links and runs the
+server.
 """
 
 from __future__ import annotations
@@ -10,27 +11,28 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from cox.errors import CoxError, CoxWarning, ViewError
 from cox.view.names import printable
-from cox.view.selection import links
+from cox.view.notebook import logdir
+from cox.view.selection import Selection, links, named
 from cox.view.server import serve
 
-__all__ = ["ViewError", "links", "main", "serve"]
+__all__ = ["ViewError", "links", "logdir", "main", "serve"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--logdir", required=True, metavar="DIR", help="The folder of runs.")
+@click.option("--logdir", "folder", required=True, metavar="DIR", help="The folder of runs.")
 @click.option(
     "--format-str",
-    required=True,
     metavar="TEXT",
     help="What a run's name begins with: {param} stands for a parameter, as does {param:.3g}, with a format "
-    "spec. -<exp_id> is always appended.",
+    "spec. -<exp_id> is always appended. Without it, the parameters that differ between the runs are shown.",
 )
 @click.option("--port", default=6006, type=click.IntRange(0, 65535), help="The server's port; 0: a free one.")
 @click.option("--metadata-table", default="metadata", metavar="NAME", help="The table of the parameters.")
@@ -42,31 +44,56 @@ __all__ = ["ViewError", "links", "main", "serve"]
     help="Show only runs whose PARAM begins with a match of REGEX: resnet keeps resnet18; end it with $ for "
     "the whole value. Can be given several times: a run has to pass all.",
 )
+@click.option(
+    "--where",
+    metavar="CONDITION",
+    help="Show only runs whose parameters fit a condition: \"lr < 0.1 and arch == 'resnet18'\".",
+)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF TENSORBOARD]")
 def main(
-    logdir: str,
-    format_str: str,
+    folder: str,
+    format_str: str | None,
     port: int,
     metadata_table: str,
     filter_param: tuple[tuple[str, str], ...],
+    where: str | None,
     options: tuple[str, ...],
 ) -> None:
     """Show the runs of a folder in TensorBoard, under names made of their parameters.
 
-    Runs that begin later show after a restart.
+    Runs that begin while it runs appear, and such whose parameters arrive later.
     """
     _check_options(options)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", CoxWarning)
             warnings.showwarning = _show_warning
-            targets = links(logdir, format_str, metadata_table=metadata_table, filters=filter_param)
-        _say(f"Showing {len(targets)} runs of {logdir}")
-        status = serve(targets, port=port, options=options)
+            selection = Selection(folder, format_str, metadata_table, filter_param, where)
+            targets = named(selection.first())
+            _say(f"Showing {len(targets)} runs of {folder}")
+            refresh = _Refresh(selection, targets)
+            status = serve(targets, port=port, options=options, refresh=refresh)
     except (CoxError, OSError) as error:
         _say(f"Error: {error}", err=True)
         status = 2
     sys.exit(status)
+
+
+class _Refresh:
+    """What is to be shown by now; what it was, with a word about why, if that cannot be told."""
+
+    def __init__(self, selection: Selection, targets: Mapping[str, Path]) -> None:
+        self._selection, self._targets = selection, targets
+        self._told = ""
+
+    def __call__(self) -> Mapping[str, Path]:
+        try:
+            self._targets = named(self._selection.refreshed())
+        except (CoxError, OSError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                _say(f"Warning: {error}", err=True)
+        return self._targets
 
 
 def _check_options(options: Sequence[str]) -> None:

@@ -135,6 +135,13 @@ class Viewer:
                 found.append(int(process.name))
         return found
 
+    def command_lines(self) -> list[str]:
+        """Those of the server's processes."""
+        return [
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            for pid in self.server_processes()
+        ]
+
     def nothing_is_left(self) -> None:
         assert self.server_processes() == []
         # TensorBoard keeps a folder for the descriptions of running servers; there must be none in it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,22 @@ class LinkDirectory:
             target: The directory of event files it leads to, absolute.
         """
         (self.path / name).symlink_to(target, target_is_directory=True)
+
+    def update(self, targets: Mapping[str, Path]) -> None:
+        """Have links of these names to these directories, and no others. Those that stay are not touched.
+
+        Raises:
+            OSError: One cannot be made.
+        """
+        there = {path.name: path.readlink() for path in self.path.iterdir() if path.is_symlink()}
+        for name in there.keys() - targets.keys():
+            (self.path / name).unlink(missing_ok=True)
+        for name, target in targets.items():
+            if name not in there:
+                self.add(name, target)
+            elif there[name] != target:
+                (self.path / name).unlink()
+                self.add(name, target)
 
     def __enter__(self) -> LinkDirectory:
         return self

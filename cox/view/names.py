@@ -101,14 +101,20 @@ def _show(value: Any, spec: str) -> str:
     return format(value, spec)
 
 
-def candidates(prefix: str, exp_id: str) -> Iterator[str]:
-    """`<prefix>-<exp_id>` as a file name, then the same with a number, for where it is taken."""
-    prefix, exp_id = _NOT_FOR_FILES.sub("_", prefix), _NOT_FOR_FILES.sub("_", exp_id)
+def candidates(prefix: str | None, exp_id: str) -> Iterator[str]:
+    """`<prefix>-<exp_id>` as a file name, then the same with a number, for where it is taken.
+
+    Without a prefix it is the exp_id alone.
+    """
+    exp_id = _NOT_FOR_FILES.sub("_", exp_id)
+    start = "" if prefix is None else _NOT_FOR_FILES.sub("_", prefix)
     for number in count(1):
         mark = f" ({number})" if number > 1 else ""
         room = _NAME_BYTES - len(f"{mark}-{exp_id}".encode())
-        if room >= 0:
-            yield f"{_cut(prefix, room)}{mark}-{exp_id}"
+        if prefix is None and len(f"{exp_id}{mark}".encode()) <= _NAME_BYTES:
+            yield f"{exp_id}{mark}"
+        elif room >= 0:
+            yield f"{_cut(start, room)}{mark}-{exp_id}"
         else:  # an exp_id that fills a name by itself
             yield _cut(exp_id, _NAME_BYTES - len(mark)) + mark
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cox import objects
-from cox.collection.scan import find_runs
+from cox import objects, predicates
+from cox.collection.scan import State, find_runs, state_of
 from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
-from cox.schema import Column
+from cox.schema import OBJECT_KINDS, Column
 from cox.storage import layout, snapshot
 from cox.storage.columns import TableData
 from cox.view import names
@@ -28,10 +28,11 @@ _PATIENCE = 2.0
 
 def links(
     logdir: str | os.PathLike[str],
-    format_str: str,
+    format_str: str | None = None,
     *,
     metadata_table: str = "metadata",
     filters: Iterable[tuple[str, str]] = (),
+    where: str | None = None,
 ) -> dict[str, Path]:
     """The runs of a folder that pass all filters, under the names that TensorBoard is to show.
 
@@ -41,9 +42,12 @@ def links(
     Args:
         logdir: The folder of runs.
         format_str: What a name begins with: `{param}`, or `{param:spec}` with a format spec of Python's,
-            stands for a parameter. `-<exp_id>` is always appended.
+            stands for a parameter. `-<exp_id>` is always appended. Without one, a name is made of the
+            parameters that differ between the runs.
         metadata_table: The table whose first row holds a run's parameters.
         filters: Pairs of a parameter and a regular expression: `re.match(regex, str(value))` keeps a run.
+        where: A condition on the parameters, such as `"lr < 0.1 and arch == 'resnet18'"`; see
+            `cox.predicates`.
 
     Returns:
         Names to directories of event files, in the order of the runs. All names are distinct, and safe
@@ -51,33 +55,200 @@ def links(
 
     Raises:
         ViewError: There is nothing to show, or no such parameter; the error says what there is.
+        PredicateError: The condition cannot be understood; shows where.
 
     Example:
         >>> links("runs", "lr-{lr}", filters=[("arch", "resnet")])
     """
-    regexes = [(param, _compiled(param, regex)) for param, regex in filters]
-    found = _read_metadata(Path(logdir).absolute(), metadata_table)
-    known = sorted({_EXP_ID}.union(*(run.cells for run in found)))
-    for param, _ in regexes:
-        if param not in known:
-            raise ViewError(names.no_parameter("--filter-param", param, known))
-    pieces = names.parse(format_str, known)
-    params = [param for param, _ in regexes] + [
-        piece.param for piece in pieces if isinstance(piece, names.Field)
-    ]
-    whole = list(_with_values(found, params))
-    kept = [
-        (run, values)
-        for run, values in whole
-        if all(_matches(regex, param, str(values[param]), run.exp_id) for param, regex in regexes)
-    ]
-    if not kept:
-        raise ViewError(_nothing_left([values for _, values in whole], regexes, logdir))
-    targets: dict[str, Path] = {}
-    for run, values in kept:
-        possible = names.candidates(names.render(pieces, values, run.exp_id), run.exp_id)
-        targets[next(name for name in possible if name not in targets)] = run.layout.tensorboard_dir
-    return targets
+    return named(Selection(logdir, format_str, metadata_table, filters, where).first())
+
+
+def named(shown: Iterable[Shown]) -> dict[str, Path]:
+    """Names to directories of event files."""
+    return {one.name: one.run.tensorboard_dir for one in shown}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A run that is to be shown, and how it is called."""
+
+    name: str
+    run: layout.RunLayout
+
+
+class Selection:
+    """Which runs of a folder are shown, now and later. The arguments are those of `links`.
+
+    Args:
+        needs_events: Whether a run without a TensorBoard directory cannot be shown.
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str],
+        format_str: str | None = None,
+        metadata_table: str = "metadata",
+        filters: Iterable[tuple[str, str]] = (),
+        where: str | None = None,
+        *,
+        needs_events: bool = True,
+    ) -> None:
+        self._logdir = Path(logdir).absolute()
+        self._format = format_str
+        self._table = metadata_table
+        self._regexes = [(param, _compiled(param, regex)) for param, regex in filters]
+        self._predicate = predicates.parse(where) if where is not None else None
+        self._needs_events = needs_events
+        self._seen: dict[str, tuple[State, _Run | None]] = {}
+        self._differing: dict[str, None] = {}
+        self._known = {_EXP_ID}
+        self._told: set[str] = set()
+
+    def first(self) -> list[Shown]:
+        """What is shown at first, in the order of the runs.
+
+        Raises:
+            ViewError: Nothing is, or no run has a parameter that is asked for.
+        """
+        found = self._read(strict=True)
+        known = sorted({_EXP_ID}.union(*(run.cells for run in found)))
+        asked = [("--filter-param", param) for param, _ in self._regexes]
+        asked += [("--where", param) for param in sorted(self._predicate.names)] if self._predicate else []
+        for option, param in asked:
+            if param not in known:
+                raise ViewError(names.no_parameter(option, param, known))
+        there, shown = self._shown(found)
+        if not shown:
+            raise ViewError(_nothing_left(there, self._regexes, self._predicate, self._logdir))
+        return shown
+
+    def refreshed(self) -> list[Shown]:
+        """What is shown now: what has changed is read again, and what cannot be shown is told of once.
+
+        Raises:
+            OSError: The folder cannot be listed.
+        """
+        found = self._read(strict=False)
+        return self._shown(found)[1]
+
+    def _shown(self, found: Sequence[_Run]) -> tuple[list[dict[str, Any]], list[Shown]]:
+        """The parameters of all that could be shown, and what is."""
+        self._known.update(*(run.cells for run in found))
+        pieces = self._pieces(found, sorted(self._known))
+        params = [param for param, _ in self._regexes]
+        params += sorted(self._predicate.names) if self._predicate else []
+        params += [piece.param for piece in pieces if isinstance(piece, names.Field)]
+        whole = list(self._with_values(found, params))
+        shown: list[Shown] = []
+        taken: set[str] = set()
+        for run, values in whole:
+            if self._passes(run, values):
+                is_plain = self._format is None and not pieces
+                prefix = None if is_plain else names.render(pieces, values, run.exp_id)
+                name = next(name for name in names.candidates(prefix, run.exp_id) if name not in taken)
+                taken.add(name)
+                shown.append(Shown(name, run.layout))
+        return [values for _, values in whole], shown
+
+    def _passes(self, run: _Run, values: Mapping[str, Any]) -> bool:
+        if self._predicate is not None and not self._predicate.holds(values):
+            return False
+        return all(_matches(regex, param, str(values[param]), run.exp_id) for param, regex in self._regexes)
+
+    def _pieces(self, found: Sequence[_Run], known: Sequence[str]) -> list[str | names.Field]:
+        """The parts of a name: as asked for, or of the parameters that differ; these never become fewer."""
+        if self._format is not None:
+            return names.parse(self._format, known)
+        values: dict[str, set[str]] = {}
+        for run in found:
+            for param in known:
+                column, cell = run.cells.get(param, (None, None))
+                if param != _EXP_ID and (column is None or column.kind not in OBJECT_KINDS):
+                    values.setdefault(param, set()).add(repr(cell))
+        self._differing.update((param, None) for param, seen in values.items() if len(seen) > 1)
+        pieces: list[str | names.Field] = []
+        for param in self._differing:
+            pieces += [f"{',' if pieces else ''}{param}=", names.Field(param, "")]
+        return pieces
+
+    def _read(self, *, strict: bool) -> list[_Run]:
+        """The runs with parameters. Of those that are as they were nothing is read."""
+        if strict and not self._logdir.is_dir():
+            raise ViewError(f"--logdir: {self._logdir} is no directory of runs")
+        runs = list(find_runs(self._logdir))
+        if strict and not runs:
+            is_run = layout.RunLayout(self._logdir).store_file.exists()
+            raise ViewError(
+                f"--logdir: {self._logdir} "
+                f"{'is a run: give the folder it is in' if is_run else 'has no runs'}"
+            )
+        found: list[_Run] = []
+        without: list[str] = []
+        tables: set[str] = set()
+        before, self._seen = self._seen, {}
+        for run in runs:
+            name = run.root.name
+            try:
+                state = state_of(os.fspath(run.root))
+                if name in before and before[name][0] == state:
+                    one = before[name][1]
+                else:
+                    one = self._read_run(run, tables)
+            except (CoxError, OSError) as error:
+                self._warn(_broken(run, error))
+                continue
+            self._seen[name] = state, one
+            if one is None:
+                without.append(name)
+            else:
+                found.append(one)
+        if strict and not found:
+            raise ViewError(
+                f"--metadata-table: no run in {self._logdir} has a row in a table {self._table!r}; "
+                f"there are {sorted(tables)}{did_you_mean(self._table, tables)}"
+            )
+        self._warn_of(without, f"a row in the table {self._table!r}")
+        return found
+
+    def _read_run(self, run: layout.RunLayout, tables: set[str]) -> _Run | None:
+        now = snapshot.read(run, tables=[self._table])
+        now.warn(run.root.name)
+        tables.update(now.tables)
+        rows = now.tables.get(self._table)
+        return None if rows is None or rows.nrows == 0 else _Run(run, self._table, _first_row(rows))
+
+    def _with_values(
+        self, found: Iterable[_Run], params: Sequence[str]
+    ) -> Iterator[tuple[_Run, dict[str, Any]]]:
+        """The runs that TensorBoard can show, each with these parameters decoded."""
+        without = []
+        for run in found:
+            if self._needs_events and not run.layout.tensorboard_dir.is_dir():
+                without.append(run.exp_id)
+                continue
+            try:
+                values = {param: run.value(param) for param in params}
+            except (
+                CoxError,
+                OSError,
+                ImportError,
+                AttributeError,
+            ) as error:  # the latter two: its class is gone
+                self._warn(_broken(run.layout, error))
+            else:
+                yield run, values
+        self._warn_of(without, f"a directory {layout.TENSORBOARD_DIR!r}")
+
+    def _warn_of(self, without: Sequence[str], what: str) -> None:
+        fresh = [name for name in without if f"{name}: {what}" not in self._told]
+        self._told.update(f"{name}: {what}" for name in fresh)
+        if fresh:
+            warn(f"left out, for want of {what}: {', '.join(fresh)}", CollectionWarning)
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            warn(sentence, CollectionWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,41 +279,6 @@ class _Run:
         return cell
 
 
-def _read_metadata(logdir: Path, table: str) -> list[_Run]:
-    if not logdir.is_dir():
-        raise ViewError(f"--logdir: {logdir} is no directory of runs")
-    runs = list(find_runs(logdir))
-    if not runs:
-        is_run = layout.RunLayout(logdir).store_file.exists()
-        raise ViewError(
-            f"--logdir: {logdir} {'is a run: give the folder it is in' if is_run else 'has no runs'}"
-        )
-    found: list[_Run] = []
-    without: list[str] = []
-    tables: set[str] = set()
-    for run in runs:
-        try:
-            now = snapshot.read(run, tables=[table])
-            rows = now.tables.get(table)
-            cells = None if rows is None or rows.nrows == 0 else _first_row(rows)
-        except (CoxError, OSError) as error:
-            _warn_of_broken(run, error)
-            continue
-        now.warn(run.root.name)
-        tables.update(now.tables)
-        if cells is None:
-            without.append(run.root.name)
-        else:
-            found.append(_Run(run, table, cells))
-    if not found:
-        raise ViewError(
-            f"--metadata-table: no run in {logdir} has a row in a table {table!r}; "
-            f"there are {sorted(tables)}{did_you_mean(table, tables)}"
-        )
-    _warn_of(without, f"a row in the table {table!r}")
-    return found
-
-
 def _first_row(rows: TableData) -> dict[str, tuple[Column, Any]]:
     first = {}
     for column in rows.schema:
@@ -152,30 +288,8 @@ def _first_row(rows: TableData) -> dict[str, tuple[Column, Any]]:
     return first
 
 
-def _with_values(found: Iterable[_Run], params: Iterable[str]) -> Iterator[tuple[_Run, dict[str, Any]]]:
-    """The runs that TensorBoard can show, each with these parameters decoded."""
-    without = []
-    wanted = list(params)
-    for run in found:
-        if not run.layout.tensorboard_dir.is_dir():
-            without.append(run.exp_id)
-            continue
-        try:
-            values = {param: run.value(param) for param in wanted}
-        except (CoxError, OSError, ImportError, AttributeError) as error:  # the latter two: its class is gone
-            _warn_of_broken(run.layout, error)
-        else:
-            yield run, values
-    _warn_of(without, f"a directory {layout.TENSORBOARD_DIR!r}")
-
-
-def _warn_of_broken(run: layout.RunLayout, error: Exception) -> None:
-    warn(f"run {run.root.name} is left out: {error}", CollectionWarning)
-
-
-def _warn_of(without: Sequence[str], what: str) -> None:
-    if without:
-        warn(f"left out, for want of {what}: {', '.join(without)}", CollectionWarning)
+def _broken(run: layout.RunLayout, error: Exception) -> str:
+    return f"run {run.root.name} is left out: {error}"
 
 
 def _compiled(param: str, regex: str) -> re.Pattern[str]:
@@ -212,14 +326,19 @@ def _matches(regex: re.Pattern[str], param: str, text: str, exp_id: str) -> bool
 def _nothing_left(
     there: Sequence[Mapping[str, Any]],
     regexes: Sequence[tuple[str, re.Pattern[str]]],
-    logdir: str | os.PathLike[str],
+    predicate: predicates.Predicate | None,
+    logdir: Path,
 ) -> str:
     if not there:
         return f"--logdir: none of the runs in {os.fspath(logdir)} can be shown"
-    asked = " ".join(f"--filter-param {param} {regex.pattern!r}" for param, regex in regexes)
-    values = {param: Counter(str(values[param]) for values in there) for param, _ in regexes}
+    asked = [f"--filter-param {param} {regex.pattern!r}" for param, regex in regexes]
+    params = [param for param, _ in regexes]
+    if predicate is not None:
+        asked.append(f"--where {predicate.text!r}")
+        params += sorted(predicate.names)
+    values = {param: Counter(str(values[param]) for values in there) for param in params}
     shown = "; ".join(f"{param}: {_shortly(counts)}" for param, counts in values.items())
-    return f"none of {len(there)} runs passes {asked}; the values there are: {shown}"
+    return f"none of {len(there)} runs passes {' '.join(asked)}; the values there are: {shown}"
 
 
 def _shortly(counts: Counter[str], most: int = 20) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,13 +16,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from cox.errors import ViewError
 from cox.view.linkdir import LinkDirectory
 
 #: Seconds that `tensorboard` has to end by itself once it was told to.
 GRACE = 10.0
+#: Seconds between two looks at which runs there are.
+EVERY = 2.0
 
 
-def serve(targets: Mapping[str, Path], *, port: int = 6006, options: Iterable[str] = ()) -> int:
+def serve(
+    targets: Mapping[str, Path],
+    *,
+    port: int = 6006,
+    options: Iterable[str] = (),
+    refresh: Callable[[], Mapping[str, Path]] | None = None,
+) -> int:
     """Run `tensorboard` on these directories until it ends, or until a signal ends it.
 
     SIGINT, SIGTERM, SIGHUP and SIGQUIT end the server. Whatever ends it, neither it nor the links are left.
@@ -30,17 +40,39 @@ def serve(targets: Mapping[str, Path], *, port: int = 6006, options: Iterable[st
         targets: Names to directories of event files.
         port: The server's port; 0 lets it pick one.
         options: More command line arguments for `tensorboard`.
+        refresh: Tells what the targets are by now. It is asked every few seconds.
 
     Returns:
         Its exit status; 128 and the number of the signal, if one ended it.
+
+    Raises:
+        ViewError: The port is taken; names one that is free.
     """
+    _check_port(port)
     server = Server()
     with signals_to(server.stop), LinkDirectory() as directory:
-        for name, target in targets.items():
-            directory.add(name, target)
+        directory.update(targets)
         logdir = str(directory.path)
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
-        return server.run([*command, *options])
+        return server.run([*command, *options], refresh and (lambda: directory.update(refresh())))
+
+
+def _check_port(port: int) -> None:
+    if port and not _is_free(port):
+        free = next((other for other in range(port + 1, min(port + 100, 65536)) if _is_free(other)), 0)
+        raise ViewError(
+            f"--port: {port} is taken; {free or 'let the system choose with 0:'} is free: --port {free}"
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager
@@ -64,8 +96,13 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._signal: int | None = None
 
-    def run(self, command: Sequence[str]) -> int:
-        """Run a program to its end and return its exit status, or 128 and the signal that ended it."""
+    def run(self, command: Sequence[str], now_and_then: Callable[[], object] | None = None) -> int:
+        """Run a program to its end and return its exit status, or 128 and the signal that ended it.
+
+        Args:
+            command: The program.
+            now_and_then: Called every `EVERY` seconds meanwhile, in this thread.
+        """
         # a session of its own: a terminal's Ctrl-C would reach it too, and being told twice to end makes
         # it fail in the middle of cleaning up. Safe path: a random.py in the working directory is none of
         # its modules.
@@ -74,7 +111,13 @@ class Server:
         self._process = process
         if self._signal is not None:  # it came when there was nothing to end yet
             _end(process)
-        status = process.wait()
+        status = None
+        while status is None:
+            try:
+                status = process.wait(EVERY if now_and_then and self._signal is None else None)
+            except subprocess.TimeoutExpired:
+                if now_and_then and self._signal is None:
+                    now_and_then()
         if self._signal is not None:
             return 128 + self._signal
         return status if status >= 0 else 128 - status

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -374,7 +375,9 @@ class Served:
         self.status = status
         self.calls: list[tuple[list[str], int, tuple[str, ...]]] = []
 
-    def __call__(self, targets: Mapping[str, Path], *, port: int, options: Sequence[str]) -> int:
+    def __call__(
+        self, targets: Mapping[str, Path], *, port: int, options: Sequence[str], refresh: object
+    ) -> int:
         self.calls.append((list(targets), port, tuple(options)))
         return self.status
 
@@ -433,7 +436,9 @@ def test_the_status_of_the_server_is_passed_on(out: Path, served: Served, status
         (["--format-str", "x", "--", "--logdir", "/"], "cannot be handed on"),
         (["--format-str", "x", "--", "--logdir_spec=a:/"], "cannot be handed on"),
         (["--format-str", "x", "--", "--port=1"], "cannot be handed on"),
-        ([], "Missing option '--format-str'"),
+        (["--where", "slop > 1"], "Error: --where: there is no parameter 'slop'"),
+        (["--where", "slope >"], "in this condition:"),
+        (["--where", "slope > 1"], "Error: none of 1 runs passes --where 'slope > 1'; the values there are"),
     ],
 )
 def test_an_error_is_a_sentence_on_stderr_and_status_2(
@@ -604,18 +609,97 @@ def test_a_signal_leaves_neither_process_nor_directory(
         assert "Traceback" not in view.complained
 
 
-def test_a_port_that_is_taken_ends_it_with_the_status_of_tensorboard(out: Path, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_told_with_one_that_is_free(out: Path, tmp_path: Path) -> None:
     import socket
 
     make_run(out, "one", {"lr": 0.5})
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        with Viewer(tmp_path, "--logdir", out, "--format-str", "{lr}", "--port", port) as view:
-            assert view.end() not in (0, 2)
-            assert f"could not bind to port {port}" in view.complained
+        port = taken.getsockname()[1]
+        with Viewer(tmp_path, "--logdir", out, "--format-str", "{lr}", "--port", str(port)) as view:
+            assert view.end() == 2
+            told = re.search(rf"--port: {port} is taken; (\d+) is free", view.complained)
+            assert told is not None, view.complained
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", int(told[1])))
             view.nothing_is_left()
+
+
+# --- While it runs
+
+
+def test_runs_that_begin_are_renamed_or_go_while_it_runs(out: Path, tmp_path: Path) -> None:
+    for name, lr in (("one", 0.5), ("two", 0.1)):
+        with Store(out, name) as store:
+            store.add_table("metadata", {"lr": float}).append_row({"lr": lr})
+            store.writer.add_scalar("loss", 1.0, 0)
+    with Viewer(
+        tmp_path, "--logdir", out, "--where", "lr > 0.2", "--port", "0", "--", "--reload_interval", "1"
+    ) as view:
+        assert view.runs(1) == ["lr=0.5-one"]
+        with Store(out, "three") as store:
+            store.writer.add_scalar("loss", 1.0, 0)
+            store.writer.flush()
+            view.until(lambda: "three" in view.complained or None, "a warning of a run without metadata")
+            store.add_table("metadata", {"lr": float, "depth": int}).append_row({"lr": 0.7, "depth": 3})
+            with Store(out, "four") as other:
+                other.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+                other.writer.add_scalar("loss", 1.0, 0)
+            both = ["lr=0.5,depth=None-one", "lr=0.7,depth=3-three"]
+            view.until(lambda: view.runs(2) == both or None, "a run that begins, and new names")
+        (out / "one").rename(tmp_path / "elsewhere")
+        view.until(lambda: view.runs(1) == both[1:] or None, "a run that is gone to go")
+        assert "data_server" in " ".join(view.command_lines())
+        view.process.send_signal(signal.SIGINT)
+        assert view.end() == 130
+        view.nothing_is_left()
+
+
+def test_what_cannot_be_looked_at_meanwhile_is_told_once_and_stays(out: Path, tmp_path: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Store(out, "one") as store:
+        store.writer.add_scalar("loss", 1.0, 0)
+    with Viewer(tmp_path, "--logdir", out, "--port", "0", "--", "--reload_interval", "1") as view:
+        assert view.runs(1) == ["one"]
+        out.rename(tmp_path / "moved")
+        view.until(lambda: "Warning" in view.complained or None, "a warning")
+        time.sleep(5)
+        assert view.complained.count("Warning") == 1
+        (tmp_path / "moved").rename(out)
+        make_run(out, "two", {"lr": 0.5})
+        with Store(out, "two") as store:
+            store.writer.add_scalar("loss", 1.0, 0)
+        assert view.runs(2) == ["one", "two"]
+
+
+def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    program = """
+        import sys, time
+        from pathlib import Path
+        from cox.store import Store
+        from cox.tensorboard_view import logdir
+        from cox.view import server
+
+        server.EVERY = 0.05
+        links = Path(logdir(sys.argv[1], "lr-{lr}"))
+        assert [path.name for path in links.iterdir()] == ["lr-0.5-one"]
+        with Store(sys.argv[1], "two") as store:
+            store.add_table("metadata", {"lr": float}).append_row({"lr": 2.0})
+        while len(list(links.iterdir())) < 2:
+            time.sleep(0.01)
+        print(links)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), out],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert not Path(done.stdout.strip()).exists()
 
 
 def test_a_module_in_the_working_directory_is_none_of_the_servers(out: Path, tmp_path: Path) -> None:

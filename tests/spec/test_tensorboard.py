@@ -408,7 +408,7 @@ def shown(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[lis
             store.add_table(table, {"lr": float, "arch": str}).append_row({"lr": lr, "arch": "resnet18"})
     seen: list[tuple[list[str], int]] = []
 
-    def serve(targets: dict[str, Path], *, port: int, options: tuple[str, ...]) -> int:
+    def serve(targets: dict[str, Path], *, port: int, options: tuple[str, ...], refresh: object) -> int:
         assert options == ()
         seen.append((list(targets), port))
         return 0
@@ -455,20 +455,25 @@ def test_c25_the_argument_table() -> None:
     nothing = click.Option(["--x"]).default  # how this version of click says that there is none
     assert options == {
         "--logdir": (True, False, 1, nothing),
-        "--format-str": (True, False, 1, nothing),
+        "--format-str": (False, False, 1, nothing),
         "--port": (False, False, 1, 6006),
         "--metadata-table": (False, False, 1, "metadata"),
         "--filter-param": (False, True, 2, nothing),
+        "--where": (False, False, 1, nothing),
     }
 
 
-@pytest.mark.parametrize("missing", ["--logdir", "--format-str"])
-def test_c25_what_is_required(out: Path, missing: str) -> None:
-    arguments = {"--logdir": str(out), "--format-str": "x"}
-    del arguments[missing]
-    result = CliRunner().invoke(tensorboard_view.main, [word for pair in arguments.items() for word in pair])
+def test_c25_what_is_required() -> None:
+    result = CliRunner().invoke(tensorboard_view.main, ["--format-str", "x"])
     assert result.exit_code == 2
-    assert f"Missing option '{missing}'" in result.stderr
+    assert "Missing option '--logdir'" in result.stderr
+
+
+def test_c25_without_a_format_the_parameters_that_differ_are_shown(
+    shown: Callable[..., tuple[list[str], int]],
+) -> None:
+    assert shown() == (["lr=0.1-a", "lr=0.2-b"], 6006)
+    assert shown("--where", "lr < 0.15 and arch == 'resnet18'") == (["lr=0.1-a"], 6006)
 
 
 def test_c25_the_module_and_the_program_are_the_same_command(tmp_path: Path) -> None:

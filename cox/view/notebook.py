@@ -1,0 +1,65 @@
+"""The directory of links for a TensorBoard that somebody else starts: `%tensorboard` in a notebook."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Iterable
+
+from cox.errors import CoxError
+from cox.view import server
+from cox.view.linkdir import LinkDirectory
+from cox.view.selection import Selection, named
+
+_log = logging.getLogger("cox")
+
+
+def logdir(
+    folder: str | os.PathLike[str],
+    format_str: str | None = None,
+    *,
+    metadata_table: str = "metadata",
+    filters: Iterable[tuple[str, str]] = (),
+    where: str | None = None,
+) -> str:
+    """A directory to hand to TensorBoard, in step with the runs of a folder until this process ends.
+
+    Args:
+        folder: The folder of runs.
+        format_str: As for `links`, which has the other arguments, too.
+        metadata_table: The table of the parameters.
+        filters: Pairs of a parameter and a regular expression.
+        where: A condition on the parameters.
+
+    Raises:
+        ViewError: There is nothing to show, or no such parameter; the error says what there is.
+
+    Example:
+        >>> %load_ext tensorboard
+        >>> %tensorboard --logdir {cox.tensorboard_view.logdir("runs")}
+    """
+    selection = Selection(folder, format_str, metadata_table, filters, where)
+    targets = named(selection.first())
+    directory = LinkDirectory()
+    directory.update(targets)
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(selection, directory, ended), daemon=True)
+    watcher.start()
+    atexit.register(_end, directory, watcher, ended)
+    return str(directory.path)
+
+
+def _watch(selection: Selection, directory: LinkDirectory, ended: threading.Event) -> None:
+    while not ended.wait(server.EVERY):
+        try:
+            directory.update(named(selection.refreshed()))
+        except (CoxError, OSError) as error:
+            _log.warning("the runs in TensorBoard stay as they are: %s", error)
+
+
+def _end(directory: LinkDirectory, watcher: threading.Thread, ended: threading.Event) -> None:
+    ended.set()
+    watcher.join(server.EVERY)
+    directory.__exit__(None, None, None)
