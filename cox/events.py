@@ -57,6 +57,24 @@ def add(writer: SummaryWriter, values: Values, step: int) -> None:
         writer._get_file_writer().add_summary(Summary(value=values), step)
 
 
+def hparams(params: Mapping[str, Any], metrics: Sequence[str] = ()) -> Values:
+    """What TensorBoard's HParams tab wants to know of a run.
+
+    Args:
+        params: The parameters: numbers, truth values and text; anything else is shown as text.
+        metrics: The tags of the scalars to compare runs by; by default the tab takes all there are.
+    """
+    from tensorboardX.summary import hparams as made_of
+
+    shown = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in params.items()
+        if value is not None
+    }
+    experiment, start, _ = made_of(shown, dict.fromkeys(metrics, 0.0))
+    return [*(experiment.value if metrics else ()), *start.value]
+
+
 def record(summary_type: str, tag: str, value: Any) -> Values:
     """Make what the SummaryWriter's `add_<summary_type>(tag, value)` writes, and write nothing.
 

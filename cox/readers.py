@@ -28,6 +28,7 @@ from cox.errors import (
     did_you_mean,
     warn,
 )
+from cox.metadata import METADATA, decoded
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout
 from cox.store import Store
@@ -46,9 +47,6 @@ _log = logging.getLogger("cox")
 
 #: What a run says of where it was made.
 _ENVIRONMENT = ("host", "platform", "python", "cox", "command")
-
-#: The table whose first row holds a run's parameters.
-METADATA = "metadata"
 
 ExpFilter = Callable[[str], Any]
 Directory = Union[str, "os.PathLike[str]"]
@@ -735,11 +733,7 @@ class CollectionReader:
             if name not in trusts:
                 trusts[name] = objects.Trust(run, allow_pickle=self._allow_pickle)
             where = f"column {column.name!r} of table {table!r} in run {run.root}"
-            if column.kind == "object":
-                return objects.from_text(cell, trusts[name], where)
-            if column.kind == "pickle":
-                return objects.read_pickle(run.objects_dir / Path(cell).name, trusts[name], where)
-            return cell
+            return decoded(column, cell, run, trusts[name], where)
 
         return decode
 

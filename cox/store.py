@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import KeysView, Mapping
+from collections.abc import KeysView, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -164,6 +164,7 @@ class Store:
         self.not_stored = 0
         self._tables: dict[str, Table] = {}
         self._tensorboard: SummaryWriter | None = None
+        self._has_hparams = False
         if mode == "r":
             self._refresh()
         else:
@@ -361,6 +362,40 @@ class Store:
                 ]
                 events.add(self.tensorboard, made, table.nrows)
 
+    def log_hparams(self, params: Mapping[str, Any] | None = None, metrics: Sequence[str] = ()) -> None:
+        """Have TensorBoard's HParams tab compare this run with others by its parameters.
+
+        That happens by itself, once, for the first row of the table `metadata` in a run that uses
+        TensorBoard. Call this for other parameters, or to choose the metrics.
+
+        Args:
+            params: Names to values; by default the first row of `metadata`.
+            metrics: The tags of the scalars to compare by, such as `["results/acc"]`; by default all.
+
+        Raises:
+            RowError: There are no parameters.
+        """
+        chosen = self._parameters() if params is None else dict(params)
+        if not chosen:
+            raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
+        writer = self.tensorboard
+        self._has_hparams = True
+        events.add(writer, events.hparams(chosen, metrics), 0)
+
+    def _parameters(self) -> dict[str, Any]:
+        """The first row of `metadata`, without objects that nobody vouched for; empty if there is none."""
+        from cox import metadata
+
+        table = self._read_table(metadata.METADATA) if metadata.METADATA in self._tables else None
+        found = metadata.first_row(table) if table is not None and table.nrows else {}
+        values = {}
+        for name, (column, cell) in found.items():
+            with contextlib.suppress(
+                CoxError, ImportError, AttributeError
+            ):  # the latter two: its class is gone
+                values[name] = metadata.decoded(column, cell, self._run, self._trust, name)
+        return metadata.unfolded(values)
+
     # --- Copies and the end
 
     def snapshot_copy(self) -> str:
@@ -528,13 +563,22 @@ class Store:
         from cox.eventfile import RunSummaryWriter
 
         on_refusal = _warn_of if self._on_error == "warn" else None
-        return RunSummaryWriter(self.tb_dir, purge_step=purge_step, on_refusal=on_refusal)
+        made = RunSummaryWriter(self.tb_dir, purge_step=purge_step, on_refusal=on_refusal)
+        self._add_hparams(made)
+        return made
+
+    def _add_hparams(self, to: SummaryWriter) -> None:
+        """Tell TensorBoard of the parameters, once there are any."""
+        if not self._has_hparams and (params := self._parameters()):
+            self._has_hparams = True
+            events.add(to, events.hparams(params), 0)
 
     def _close_tensorboard(self) -> None:
         if self._tensorboard is None:
             return
         writer, self._tensorboard = self._tensorboard, None
         try:
+            self._add_hparams(writer)
             writer.close()
         except StorageError as error:
             if self._on_error != "warn":

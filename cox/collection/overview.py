@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cox import predicates
+from cox import metadata, predicates
 from cox.collection.assembly import EXP_ID, Decode, refuse_unknown
 from cox.collection.blocks import Block
 from cox.errors import CoxError
@@ -23,8 +23,6 @@ ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], A
 
 #: The numbers of a run that `wide` shows of each metric, unless told otherwise.
 REDUCTIONS = ("last", "min", "max")
-#: Of `cox.utils.Parameters` a schema makes one column of this name, which holds all of them.
-_ALL_IN_ONE = "params"
 
 
 def parameters(blocks: Iterable[Block], names: Iterable[str], decode: Decode) -> dict[str, dict[str, Any]]:
@@ -47,12 +45,7 @@ def parameters(blocks: Iterable[Block], names: Iterable[str], decode: Decode) ->
             )
             for name, cell, gone in cells:
                 made[name][column.name] = None if gone else _value(decode, name, column, cell)
-    for values in made.values():
-        inner = values.get(_ALL_IN_ONE)
-        if isinstance(inner, dict) and all(isinstance(name, str) for name in inner):
-            del values[_ALL_IN_ONE]
-            values.update(inner)
-    return made
+    return {name: metadata.unfolded(values) for name, values in made.items()}
 
 
 def filtered(found: Mapping[str, dict[str, Any]], params: ParamFilter, table: str) -> list[str]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cox import objects, predicates
+from cox import metadata, objects, predicates
 from cox.collection.scan import State, find_runs, state_of
 from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
 from cox.schema import OBJECT_KINDS, Column
 from cox.storage import layout, snapshot
-from cox.storage.columns import TableData
 from cox.view import names
 
 #: A run's own name is a parameter of every run, as it was upstream.
@@ -215,7 +214,7 @@ class Selection:
         now.warn(run.root.name)
         tables.update(now.tables)
         rows = now.tables.get(self._table)
-        return None if rows is None or rows.nrows == 0 else _Run(run, self._table, _first_row(rows))
+        return None if rows is None or rows.nrows == 0 else _Run(run, self._table, metadata.first_row(rows))
 
     def _with_values(
         self, found: Iterable[_Run], params: Sequence[str]
@@ -268,24 +267,10 @@ class _Run:
         column, cell = self.cells.get(param, (None, None))
         if param == _EXP_ID:
             return self.exp_id
-        if column is None or cell is None:
+        if column is None:
             return None
-        trust = objects.Trust(self.layout)
         where = f"column {param!r} of table {self.table!r} in run {self.layout.root}"
-        if column.kind == "object":
-            return objects.from_text(cell, trust, where)
-        if column.kind == "pickle":
-            return objects.read_pickle(self.layout.objects_dir / Path(cell).name, trust, where)
-        return cell
-
-
-def _first_row(rows: TableData) -> dict[str, tuple[Column, Any]]:
-    first = {}
-    for column in rows.schema:
-        values, missing = rows.column(column)
-        is_missing = missing is not None and bool(missing[0])
-        first[column.name] = (column, None if is_missing else values[:1].tolist()[0])
-    return first
+        return metadata.decoded(column, cell, self.layout, objects.Trust(self.layout), where)
 
 
 def _broken(run: layout.RunLayout, error: Exception) -> str:

@@ -39,6 +39,7 @@ FLOORS: list[set[str]] = [
         "cox.eventfile",
         "cox.events",
         "cox.lifecycle",
+        "cox.metadata",
         "cox.utils",
         "cox.savers",
         "cox.tfrecords",

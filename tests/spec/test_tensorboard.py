@@ -20,8 +20,9 @@ from tensorboardX import SummaryWriter
 from cox import tensorboard_view
 from cox.errors import CollectionWarning, RowError, TableNotFoundError
 from cox.readers import CollectionReader
-from cox.store import OBJECT, PICKLE, Store
+from cox.store import OBJECT, PICKLE, Store, schema_from_dict
 from cox.tensorboard_view import ViewError, links
+from cox.utils import Parameters
 from tests.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -693,3 +694,67 @@ def test_c27_a_run_shows_while_it_is_written(
         assert program.line() == "2.0"
         assert view.scalars("0.5-live", "results/loss", 2) == [(0, 4.0), (1, 2.0)]
         program.finish()
+
+
+# --- HParams: runs compared by their parameters
+
+
+def hparams_of(out: Path, exp_id: str) -> list[dict[str, Any]]:
+    """The parameters that TensorBoard's plugin finds in a run, one mapping for each time they were told."""
+    from tensorboard.plugins.hparams import metadata
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
+
+    accumulator = EventAccumulator(str(out / exp_id / "tensorboard"))
+    accumulator.Reload()
+    try:
+        found = accumulator.PluginTagToContent("hparams")
+    except KeyError:
+        return []
+    return [
+        {
+            name: getattr(value, value.WhichOneof("kind"))
+            for name, value in metadata.parse_session_start_info_plugin_data(content).hparams.items()
+        }
+        for tag, content in found.items()
+        if tag == SESSION_START_INFO_TAG
+    ]
+
+
+def test_hparams_are_those_of_the_metadata(out: Path) -> None:
+    with Store(out, "before") as store:
+        metadata = {"lr": float, "arch": str, "deep": bool, "layers": OBJECT, "none": str | None}
+        store.add_table("metadata", metadata).append_row(
+            {"lr": 0.1, "arch": "resnet18", "deep": True, "layers": [1, 2]}
+        )
+        store.add_table("results", {"acc": float})
+        store.log_table_and_tb("results", {"acc": 0.5})
+        store["results"].flush_row()
+    told = {"lr": 0.1, "arch": "resnet18", "deep": True, "layers": "[1, 2]"}
+    assert hparams_of(out, "before") == [told]
+    with Store(out, "after") as store:
+        store.writer.add_scalar("loss", 1.0, 0)
+        store.add_table("metadata", {"seed": int}).append_row({"seed": 3})
+    assert hparams_of(out, "after") == [{"seed": 3}]
+    with Store(out, "none") as store:
+        store.writer.add_scalar("loss", 1.0, 0)
+    assert hparams_of(out, "none") == []
+    with Store(out, "of Parameters") as store:
+        parameters = Parameters({"lr": 0.5})
+        store.add_table("metadata", schema_from_dict(vars(parameters))).append_row(vars(parameters))
+        store.writer.add_scalar("loss", 1.0, 0)
+    assert hparams_of(out, "of Parameters") == [{"lr": 0.5}]
+
+
+def test_hparams_can_be_chosen_and_there_must_be_some(out: Path) -> None:
+    with Store(out, "run") as store:
+        with pytest.raises(RowError, match="no parameters"):
+            store.log_hparams()
+        store.log_hparams({"lr": 0.1}, metrics=["results/acc"])
+    assert hparams_of(out, "run") == [{"lr": 0.1}]
+    assert len(list((out / "run" / "tensorboard").iterdir())) == 1  # and no run of its own
+
+
+def test_hparams_of_a_run_without_tensorboard_make_no_event_file(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+    assert list((out / "run" / "tensorboard").iterdir()) == []

@@ -1,0 +1,59 @@
+"""The parameters of a run: the first row of its table `metadata`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cox import objects
+from cox.schema import Column
+from cox.storage import layout
+
+if TYPE_CHECKING:
+    from cox.storage.columns import TableData
+
+#: The table, unless told otherwise.
+METADATA = "metadata"
+#: Of `cox.utils.Parameters` a schema makes one column of this name, which holds all of them.
+_ALL_IN_ONE = "params"
+
+
+def first_row(table: TableData) -> dict[str, tuple[Column, Any]]:
+    """The columns of a table's first row and its cells, objects still as they are stored; None is missing."""
+    first = {}
+    for column in table.schema:
+        values, missing = table.column(column)
+        is_missing = missing is not None and bool(missing[0])
+        first[column.name] = (column, None if is_missing else values[:1].tolist()[0])
+    return first
+
+
+def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: objects.Trust, where: str) -> Any:
+    """A cell as the object that it stands for.
+
+    Args:
+        column: Its column.
+        cell: The cell.
+        run: Its run.
+        trust: Which of the run's objects may be rebuilt.
+        where: For the error.
+
+    Raises:
+        UntrustedObjectError: Nobody vouched for it.
+    """
+    if cell is None:
+        return None
+    if column.kind == "object":
+        return objects.from_text(cell, trust, where)
+    if column.kind == "pickle":
+        return objects.read_pickle(run.objects_dir / Path(cell).name, trust, where)
+    return cell
+
+
+def unfolded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, also where one column holds all of them."""
+    inner = values.get(_ALL_IN_ONE)
+    if isinstance(inner, dict) and all(isinstance(name, str) for name in inner):
+        return {name: value for name, value in values.items() if name != _ALL_IN_ONE} | inner
+    return dict(values)
