@@ -57,6 +57,15 @@ def add(writer: SummaryWriter, values: Values, step: int) -> None:
         writer._get_file_writer().add_summary(Summary(value=values), step)
 
 
+def of_scalars(points: Mapping[str, float], step: int, wall_time: float) -> Any:
+    """One point for each tag, as an event for an `EventFile`; `wall_time` in seconds since 1970."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()]
+    return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
+
+
 def hparams(params: Mapping[str, Any], metrics: Sequence[str] = ()) -> Values:
     """What TensorBoard's HParams tab wants to know of a run.
 

@@ -8,6 +8,7 @@ server.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import warnings
@@ -20,8 +21,9 @@ import click
 from cox.errors import CoxError, CoxWarning, ViewError
 from cox.view.names import printable
 from cox.view.notebook import logdir
-from cox.view.selection import Selection, links, named
+from cox.view.selection import Selection, Shown, links, named
 from cox.view.server import serve
+from cox.view.tables import TableEvents
 
 __all__ = ["ViewError", "links", "logdir", "main", "serve"]
 
@@ -49,6 +51,14 @@ __all__ = ["ViewError", "links", "logdir", "main", "serve"]
     metavar="CONDITION",
     help="Show only runs whose parameters fit a condition: \"lr < 0.1 and arch == 'resnet18'\".",
 )
+@click.option(
+    "--from-tables",
+    "tables",
+    multiple=True,
+    metavar="TABLE",
+    help="Show the numbers in this table, whether they were sent to TensorBoard or not, and nothing else. "
+    "Can be given several times.",
+)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF TENSORBOARD]")
 def main(
     folder: str,
@@ -57,6 +67,7 @@ def main(
     metadata_table: str,
     filter_param: tuple[tuple[str, str], ...],
     where: str | None,
+    tables: tuple[str, ...],
     options: tuple[str, ...],
 ) -> None:
     """Show the runs of a folder in TensorBoard, under names made of their parameters.
@@ -68,11 +79,14 @@ def main(
         with warnings.catch_warnings():
             warnings.simplefilter("always", CoxWarning)
             warnings.showwarning = _show_warning
-            selection = Selection(folder, format_str, metadata_table, filter_param, where)
-            targets = named(selection.first())
-            _say(f"Showing {len(targets)} runs of {folder}")
-            refresh = _Refresh(selection, targets)
-            status = serve(targets, port=port, options=options, refresh=refresh)
+            selection = Selection(
+                folder, format_str, metadata_table, filter_param, where, needs_events=not tables
+            )
+            with contextlib.ExitStack() as stack:
+                made = stack.enter_context(TableEvents(tables)) if tables else None
+                refresh = _Refresh(selection, made)
+                _say(f"Showing {len(refresh.targets)} runs of {folder}")
+                status = serve(refresh.targets, port=port, options=options, refresh=refresh)
     except (CoxError, OSError) as error:
         _say(f"Error: {error}", err=True)
         status = 2
@@ -80,20 +94,33 @@ def main(
 
 
 class _Refresh:
-    """What is to be shown by now; what it was, with a word about why, if that cannot be told."""
+    """What is to be shown by now; what it was, with a word about why, if that cannot be told.
 
-    def __init__(self, selection: Selection, targets: Mapping[str, Path]) -> None:
-        self._selection, self._targets = selection, targets
+    Attributes:
+        targets: Names to directories of event files.
+
+    Raises:
+        ViewError: There is nothing to show at first.
+    """
+
+    def __init__(self, selection: Selection, tables: TableEvents | None) -> None:
+        self._selection, self._tables = selection, tables
         self._told = ""
+        self.targets = self._named(selection.first())
+        if tables is not None:
+            tables.check()
 
     def __call__(self) -> Mapping[str, Path]:
         try:
-            self._targets = named(self._selection.refreshed())
+            self.targets = self._named(self._selection.refreshed())
         except (CoxError, OSError) as error:
             if str(error) != self._told:
                 self._told = str(error)
                 _say(f"Warning: {error}", err=True)
-        return self._targets
+        return self.targets
+
+    def _named(self, shown: Sequence[Shown]) -> Mapping[str, Path]:
+        return named(shown) if self._tables is None else self._tables.targets(shown)
 
 
 def _check_options(options: Sequence[str]) -> None:

@@ -673,6 +673,51 @@ def test_what_cannot_be_looked_at_meanwhile_is_told_once_and_stays(out: Path, tm
         assert view.runs(2) == ["one", "two"]
 
 
+def test_tables_that_were_never_sent_are_seen(out: Path, tmp_path: Path) -> None:
+    with Store(out, "one") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+        table = store.add_table(
+            "results", {"step": int, "time": float, "loss": float | None, "ok": bool, "note": str}
+        )
+        for step in range(0, 50, 10):
+            loss = {"loss": 1 / (step + 1)} if step != 20 else {}
+            table.append_row({"step": step, "time": 1.7e9 + step, "ok": True, "note": "x", **loss})
+        with Viewer(
+            tmp_path,
+            "--logdir",
+            out,
+            "--from-tables",
+            "results",
+            "--port",
+            "0",
+            "--",
+            "--reload_interval",
+            "1",
+        ) as view:
+            assert view.runs(1) == ["one"]
+            curve = [(0, 1.0), (10, 1 / 11), (30, 1 / 31), (40, 1 / 41)]
+            assert view.scalars("one", "results/loss", 4) == [(step, pytest.approx(y)) for step, y in curve]
+            points = view.get("/data/plugin/scalars/scalars", run="one", tag="results/loss")
+            assert [point[0] for point in points] == [1.7e9, 1.7e9 + 10, 1.7e9 + 30, 1.7e9 + 40]
+            assert sorted(view.get("/data/plugin/scalars/tags")["one"]) == ["results/loss", "results/ok"]
+            table.append_row({"step": 50, "time": 1.7e9 + 50, "loss": 7.0, "ok": False, "note": "x"})
+            assert view.scalars("one", "results/loss", 5)[-1] == (50, 7.0)
+            store.rewind("results", step=30)
+            table.append_row({"step": 30, "time": 1.7e9 + 60, "loss": 8.0, "ok": False, "note": "x"})
+            rewound = [(0, 1.0), (10, pytest.approx(1 / 11)), (30, 8.0)]
+            view.until(lambda: view.scalars("one", "results/loss", 3) == rewound or None, "the rewind")
+            view.process.send_signal(signal.SIGTERM)
+            assert view.end() == 143
+            view.nothing_is_left()
+
+
+def test_tables_that_no_run_has_are_an_error(out: Path, served: Served) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    result = call("--logdir", out, "--from-tables", "resluts", "--from-tables", "metadata")
+    assert (result.exit_code, served.calls) == (2, [])
+    assert "--from-tables: no run has a table 'resluts'; there are ['metadata']" in result.stderr
+
+
 def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: Path) -> None:
     make_run(out, "one", {"lr": 0.5})
     program = """

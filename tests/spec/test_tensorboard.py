@@ -461,6 +461,7 @@ def test_c25_the_argument_table() -> None:
         "--metadata-table": (False, False, 1, "metadata"),
         "--filter-param": (False, True, 2, nothing),
         "--where": (False, False, 1, nothing),
+        "--from-tables": (False, True, 1, nothing),
     }
 
 
