@@ -66,6 +66,21 @@ def of_scalars(points: Mapping[str, float], step: int, wall_time: float) -> Any:
     return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
 
 
+def scalars_in(data: bytes) -> tuple[list[tuple[str, int]], int | None]:
+    """The tags and steps of an event's scalars, and the step from which on earlier points do not count.
+
+    Args:
+        data: The event, as it stands in a record of an event file.
+    """
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    event = Event.FromString(data)
+    if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+        return [], int(event.step)
+    scalars = [value.tag for value in event.summary.value if value.WhichOneof("value") == "simple_value"]
+    return [(tag, int(event.step)) for tag in scalars], None
+
+
 def hparams(params: Mapping[str, Any], metrics: Sequence[str] = ()) -> Values:
     """What TensorBoard's HParams tab wants to know of a run.
 

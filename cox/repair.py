@@ -11,13 +11,19 @@ import contextlib
 import errno
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cox import tfrecords
+import numpy as np
+
+from cox import events, tfrecords
 from cox.errors import CoxError, RunInUseError
-from cox.storage import claims, fs, hdf5, layout, salvage
+from cox.eventfile import EventFile
+from cox.metadata import METADATA
+from cox.storage import claims, fs, hdf5, layout, salvage, snapshot
+from cox.storage.columns import TableData
 from cox.verify import Report, event_files, verify
 
 #: How long to wait for a fold of this run, in seconds.
@@ -84,6 +90,72 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
         raise fs.refused(error, "cannot repair the run", error.filename or run.root) from error
     done.after = verify(path)
     return done
+
+
+def redraw(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Send the rows of a run to TensorBoard again, as far as their points are not there any more.
+
+    Columns that `log_table_and_tb` has sent are known by the points that are left; if there are none at all,
+    the numbers of all tables are sent but the metadata. A point's step is its row's number.
+
+    Args:
+        path: The run's directory.
+
+    Returns:
+        How many points were missing of each tag; tags that lacked none are left out.
+
+    Raises:
+        RunNotFoundError: It is no run.
+        RunInUseError: A process is writing it.
+        DamagedError: Its rows cannot be read.
+        StorageError: The file system refused something.
+    """
+    run = layout.RunLayout(Path(os.path.abspath(path)))  # noqa: PTH100 - keep links as they are
+    with _held(run):
+        there = _points_in(run)
+        sent = {tag for tag, _ in there}
+        missing: dict[int, dict[str, float]] = {}
+        lacking: Counter[str] = Counter()
+        for table in snapshot.read(run).tables.values():
+            for tag, step, value in _points_of(table):
+                wanted = tag in sent if sent else table.name != METADATA
+                if wanted and (tag, step) not in there:
+                    missing.setdefault(step, {})[tag] = value
+                    lacking[tag] += 1
+        if missing:
+            file = EventFile(os.fspath(run.tensorboard_dir))
+            for step in sorted(missing):
+                file.add_event(events.of_scalars(missing[step], step, time.time()))
+            file.close()
+    return dict(lacking)
+
+
+def _points_in(run: layout.RunLayout) -> set[tuple[str, int]]:
+    """The tags and steps of the scalars in a run's event files that count."""
+    there: set[tuple[str, int]] = set()
+    for path in sorted(event_files(run)):
+        data = path.read_bytes()
+        for start, stop in tfrecords.scan(data).good:
+            points, purged_from = events.scalars_in(tfrecords.content(data, start, stop))
+            if purged_from is not None:
+                there = {(tag, step) for tag, step in there if step < purged_from}
+            there.update(points)
+    return there
+
+
+def _points_of(table: TableData) -> Iterator[tuple[str, int, float]]:
+    """Tag, step and value of each number in a table. The rows of several ranks are counted for each rank."""
+    rank = table.schema.get(layout.RANK_COLUMN)
+    ranks = np.zeros(table.nrows) if rank is None else table.column(rank)[0]
+    steps = np.zeros(table.nrows, dtype=np.int64)
+    for one in np.unique(ranks):
+        steps[ranks == one] = np.arange(int((ranks == one).sum()))
+    for column in table.schema:
+        if column.kind not in ("int", "float", "bool") or column is rank:
+            continue
+        values, missing = table.column(column)
+        for row in np.flatnonzero(~missing) if missing is not None else range(table.nrows):
+            yield f"{table.name}/{column.name}", int(steps[row]), float(values[row])
 
 
 @contextlib.contextmanager

@@ -32,6 +32,11 @@ class Records:
     torn: int = 0
 
 
+def content(data: bytes, start: int, stop: int) -> bytes:
+    """The data of a whole record."""
+    return data[start + _HEAD.size : stop - _TAIL.size]
+
+
 def scan(data: bytes) -> Records:
     """Find the records in the bytes of an event file."""
     found = Records()

@@ -1,21 +1,104 @@
-"""`cox` on the command line: one small module for each command."""
+"""`cox` on the command line: one small module for each command, imported when it is called.
+
+`terminal` says what may reach a terminal, `tables` prints rows, `options` are those that commands share,
+and `runs` finds what they are about. Nothing is computed here: that is for the layers below.
+"""
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from cox import __version__
-from cox.cli.repair import repair
-from cox.cli.trust import trust
-from cox.cli.verify import verify
+from cox.cli import terminal
+from cox.errors import CoxError, did_you_mean
+
+#: What stands in `cox --help`: a line for each command, so that none has to be imported for it.
+SECTIONS: dict[str, dict[str, str]] = {
+    "Look at runs": {
+        "ls": "List the runs of a folder, the newest first.",
+        "show": "Show all there is to know about a run.",
+        "tail": "Print the last rows of a run, and follow it.",
+        "df": "Print or save a table of all runs.",
+        "sql": "Ask DuckDB about the tables of all runs.",
+    },
+    "Compare them": {
+        "compare": "Average a metric over seeds, with intervals.",
+        "diff": "Tell in what two runs differ.",
+        "plot": "Draw a metric of all runs.",
+        "tensorboard": "Show the runs of a folder in TensorBoard.",
+    },
+    "Take care of them": {
+        "export": "Write all tables as Parquet.",
+        "verify": "Check runs for damage.",
+        "repair": "Salvage what can be read of damaged runs.",
+        "trust": "Vouch for the objects of a run.",
+        "cache": "Tell how large a folder's cache is, or clear it.",
+        "completion": "Print what makes your shell complete commands.",
+    },
+}
+#: Commands that are the function of another name, or live elsewhere.
+_ELSEWHERE = {"tensorboard": ("cox.tensorboard_view", "main")}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands: imported when called, listed by what they are for, and alike in how they fail."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in the order of `cox --help`."""
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, name = _ELSEWHERE.get(cmd_name, (f"cox.cli.{cmd_name}", cmd_name))
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was called, or tell which one may have been meant."""
+        name = args[0]
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
+            ctx.fail(f"there is no command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each kind of command, in columns of the same width."""
+        widest = max(map(len, self.list_commands(ctx)))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), line) for name, line in commands.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Call a command. What goes wrong is told in a line on stderr, without a traceback."""
+        terminal.tolerate_any_encoding()
+        with terminal.warnings_in_lines(), _errors_in_lines():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_in_lines() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # click ends silently
+    except (CoxError, OSError) as error:
+        raise click.ClickException(terminal.sentence(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # as a shell tells of a program that SIGINT ended
+
+
+@click.group("cox", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cox")
 def main() -> None:
-    """Look after directories of runs."""
+    """Look at directories of runs, compare them, and take care of them.
 
-
-main.add_command(repair)
-main.add_command(trust)
-main.add_command(verify)
+    A PATH is a folder of runs, and this directory if left out; a RUN is the path of a run, of which the
+    beginning of its name is enough. In a pipe, tables are CSV with a header; --json prints JSON.
+    """

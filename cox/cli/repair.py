@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from cox.cli.terminal import printable
-from cox.cli.verify import show_findings
+from cox.cli.verify import as_document, show_findings
 from cox.errors import CoxError, RunNotFoundError
-from cox.repair import Repair
+from cox.repair import Repair, redraw
 from cox.repair import repair as repair_run
 from cox.verify import runs_at
 
@@ -17,7 +18,14 @@ from cox.verify import runs_at
 @click.command()
 @click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only tell what would be kept and lost.")
-def repair(path: Path, dry_run: bool) -> None:
+@click.option(
+    "--tensorboard",
+    "points",
+    is_flag=True,
+    help="Send rows to TensorBoard again whose points are not there any more, and do nothing else.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each run, one a line.")
+def repair(path: Path, dry_run: bool, points: bool, as_json: bool) -> None:
     """Salvage what can be read of the run at PATH, or of the runs of the folder at PATH.
 
     Writes new files, and keeps the originals in `.cox/damaged-…` of the run. Whole runs are left
@@ -28,21 +36,68 @@ def repair(path: Path, dry_run: bool) -> None:
         runs = runs_at(path)
     except RunNotFoundError as error:
         raise click.UsageError(str(error)) from error
+    if points:
+        if dry_run:
+            raise click.UsageError("--dry-run and --tensorboard exclude each other")
+        _redraw([run.root for run in runs], as_json=as_json)
+        return
     damaged = failed = 0
     for run in runs:
         try:
             done = repair_run(run.root, dry_run=dry_run)
         except (CoxError, OSError) as error:
-            click.echo(f"{printable(run.root)}: not repaired: {printable(error)}")
+            _refused(run.root, error, as_json=as_json)
             damaged, failed = damaged + 1, failed + 1
             continue
         damaged, failed = damaged + (not done.before.ok), failed + (not done.after.ok)
-        if len(runs) == 1 or not done.before.ok:
+        if as_json:
+            click.echo(json.dumps(_as_document(done, dry_run=dry_run)))
+        elif len(runs) == 1 or not done.before.ok:
             _show(done, dry_run=dry_run)
-    if len(runs) > 1:
+    if len(runs) > 1 and not as_json:
         click.echo(f"{len(runs)} runs: {damaged or 'none'} damaged, {failed or 'none'} still so")
     if failed:
         raise SystemExit(1)
+
+
+def _redraw(runs: list[Path], *, as_json: bool) -> None:
+    """Send missing points again, and tell how many each run lacked."""
+    failed = False
+    for run in runs:
+        try:
+            lacked = redraw(run)
+        except (CoxError, OSError) as error:
+            _refused(run, error, as_json=as_json)
+            failed = True
+            continue
+        if as_json:
+            click.echo(json.dumps({"run": str(run), "points": lacked}))
+            continue
+        missing = sum(lacked.values())
+        click.echo(f"{printable(run)}: {missing or 'no'} point{'' if missing == 1 else 's'} missing")
+        for tag, count in lacked.items():
+            click.echo(f"  {printable(tag)}: {count}")
+    if failed:
+        raise SystemExit(1)
+
+
+def _refused(run: Path, error: Exception, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"run": str(run), "repaired": False, "error": str(error)}))
+    else:
+        click.echo(f"{printable(run)}: not repaired: {printable(error)}")
+
+
+def _as_document(done: Repair, *, dry_run: bool) -> dict[str, object]:
+    return {
+        "run": str(done.before.run),
+        "repaired": not done.before.ok and done.originals is not None and not dry_run,
+        "before": as_document(done.before),
+        "after": as_document(done.after),
+        "kept": done.kept,
+        "lost": done.lost,
+        "originals": None if done.originals is None else str(done.originals),
+    }
 
 
 def _show(done: Repair, *, dry_run: bool) -> None:

@@ -1,8 +1,88 @@
-"""What the commands share: text that is safe to print, whoever made it."""
+"""What may reach a terminal: text without control characters, and warnings of one line each.
+
+Rows, names and errors come from files that anybody may have written. Everything that is printed for people
+passes through `printable`; what goes to a pipe or a file as data is left as it is.
+"""
 
 from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from cox.errors import CoxWarning
+
+#: How many warnings are printed before the rest is only counted.
+MOST_WARNINGS = 10
 
 
 def printable(text: object) -> str:
     """Without control characters, which could drive the terminal."""
     return "".join(char if char.isprintable() else "?" for char in str(text))
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says. A condition that cannot be read is shown in lines of its own."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def is_terminal() -> bool:
+    """Whether somebody looks at what is printed."""
+    return sys.stdout.isatty()
+
+
+def size() -> os.terminal_size:
+    """Columns and lines; 80 by 24 where there is no terminal."""
+    return shutil.get_terminal_size((80, 24))
+
+
+def styled(text: str, *, colour: str | None = None, bold: bool = False) -> str:
+    """Text in a colour, unless NO_COLOR is set. `click.echo` drops both where there is no terminal."""
+    return click.style(text, fg=None if os.environ.get("NO_COLOR") else colour, bold=bold or None)
+
+
+def note(text: str) -> None:
+    """Tell something on stderr that is no part of the answer."""
+    click.echo(printable(text), err=True)
+
+
+def tolerate_any_encoding() -> None:
+    """Have characters that the terminal's encoding lacks shown as escapes, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """Print the warnings of cox as `warning: …` on stderr, each once, and no more than a few."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if not issubclass(category, CoxWarning):
+            others(message, category, *rest, **named)
+            return
+        text = str(message)
+        if text not in seen and len(seen) < MOST_WARNINGS:
+            note(f"warning: {text}")
+        seen.add(text)
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.simplefilter("always", CoxWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            if (more := len(seen) - MOST_WARNINGS) > 0:
+                note(f"warning: {more} more like these")

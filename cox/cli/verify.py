@@ -43,7 +43,7 @@ def verify(paths: tuple[Path, ...], verbose: bool, as_json: bool) -> None:
         report = verify_run(run.root)
         damaged += not report.ok
         if as_json:
-            click.echo(_as_json(report))
+            click.echo(json.dumps(as_document(report)))
         elif verbose or not report.ok or len(runs) == 1:
             count = len(report.findings)
             click.echo(f"{printable(report.run)}: {_counted(count) if count else 'ok'}")
@@ -68,8 +68,9 @@ def _counted(count: int) -> str:
     return f"{count} finding{'s' if count > 1 else ''}"
 
 
-def _as_json(report: Report) -> str:
+def as_document(report: Report) -> dict[str, object]:
+    """A report for JSON."""
     made: dict[str, object] = {"run": str(report.run), "ok": report.ok}
     for key, found in (("findings", report.findings), ("notes", report.notes)):
         made[key] = [dataclasses.asdict(finding) for finding in found]
-    return json.dumps(made)
+    return made

@@ -21,6 +21,9 @@ UNKNOWN = "unknown"
 #: process is gone without a word. unknown: upstream's, which say nothing.
 STATES = (RUNNING, FINISHED, FAILED, CRASHED, UNKNOWN)
 
+#: No number of a run, and no second since 1970 that pandas can show: whoever says more says nothing.
+_BEYOND = 2.0**33
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -53,7 +56,12 @@ def status_of(run: layout.RunLayout) -> Status:
     """
     info = runinfo.read(run)
     said = info.get("state")
-    if any(_is_held(path) for path in _claims(run)):
+    held = any(_is_held(path) for path in _claims(run))
+    if said == RUNNING and not held:
+        held = _is_held(run.fold_lock)  # it is closing: the claim is given up first
+        info = runinfo.read(run)  # or it ended meanwhile
+        said = info.get("state")
+    if held:
         state = RUNNING
     elif said in (FINISHED, FAILED):
         state = said
@@ -106,4 +114,6 @@ def _is_held(claim: Path) -> bool:
 
 
 def _number(value: Any, otherwise: float | None = None) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < _BEYOND:
+        return otherwise
+    return float(value)

@@ -1,0 +1,39 @@
+"""`cox cache`: what a folder's cache takes, and its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cox.cli import options, tables, times
+from cox.cli.terminal import printable
+
+
+@click.command()
+@options.path
+@click.option("--clear", is_flag=True, help="Remove it.")
+@options.as_json
+def cache(path: Path, clear: bool, as_json: bool) -> None:
+    """Tell how large the cache of the folder PATH is.
+
+    What was read of the runs is kept in PATH/.cox-cache, so that it need not be read again. To remove it
+    costs time at the next reading, and nothing else.
+
+    \b
+    Example:
+      cox cache runs --clear
+    """  # noqa: D301
+    from cox.collection import cache as of_folder
+
+    runs, segments, size = of_folder.size(path)
+    if clear:
+        of_folder.clear(path)
+    if as_json:
+        document = {"path": str(path), "runs": runs, "segments": segments, "bytes": size, "cleared": clear}
+        click.echo(tables.as_json(document), nl=False)
+    elif not size:
+        click.echo(f"{printable(path)}: no cache")
+    else:
+        told = f"{runs:,} {'run' if runs == 1 else 'runs'}, {times.as_bytes(size)}"
+        click.echo(f"{printable(path)}: {told}" + (", removed" if clear else ""))

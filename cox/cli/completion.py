@@ -1,0 +1,54 @@
+"""`cox completion`: what a shell needs to complete commands, runs and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options, runs and tables.
+
+    \b
+    Put one of these lines into the file named after it:
+      eval "$(cox completion bash)"         ~/.bashrc
+      eval "$(cox completion zsh)"          ~/.zshrc
+      cox completion fish | source          ~/.config/fish/config.fish
+    """  # noqa: D301
+    from click.shell_completion import get_completion_class
+
+    from cox.cli import main
+
+    complete = get_completion_class(shell)
+    if complete is None:
+        raise click.UsageError(f"this click knows nothing of {shell}")
+    click.echo(complete(main, {}, "cox", "_COX_COMPLETE").source())
+
+
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The runs, and the folders, whose paths begin so."""
+    folder, slash, begun = incomplete.rpartition("/")
+    try:
+        found = [path for path in Path(folder or slash or ".").iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    names = sorted(path.name for path in found if path.name.startswith(begun))
+    return [f"{folder}{slash}{name}" for name in names if begun or not name.startswith(".")]
+
+
+def tables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The tables of one run of the folder, or of the run, whose names begin so."""
+    from cox.collection.scan import find_runs, is_run
+    from cox.errors import CoxError
+    from cox.storage import layout, snapshot
+
+    folder = Path(ctx.params.get("run") or ctx.params.get("path") or ".")
+    try:
+        some = layout.RunLayout(folder) if is_run(folder) else next(find_runs(folder), None)
+        names = [] if some is None else list(snapshot.read(some, rows=False).tables)
+    except (CoxError, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]

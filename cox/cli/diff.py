@@ -1,0 +1,63 @@
+"""`cox diff`: in what two runs differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cox.cli import completion, options, tables, terminal
+from cox.cli.grid import from_frame
+from cox.cli.runs import find, shortening
+
+if TYPE_CHECKING:
+    from cox.readers import CollectionReader
+    from cox.storage.layout import RunLayout
+
+
+@click.command()
+@click.argument("first", metavar="RUN", shell_complete=completion.runs)
+@click.argument("second", metavar="RUN", shell_complete=completion.runs)
+@options.output
+def diff(first: str, second: str, format: str | None, output: Path | None, as_json: bool) -> None:
+    """Tell in what two runs differ: parameters, where they were made, and the last rows of their tables.
+
+    A RUN is the path of a run; the beginning of its name is enough.
+
+    \b
+    Example:
+      cox diff runs/3f2a runs/9c41
+    """  # noqa: D301
+    how = tables.format_of(format, output, as_json)
+    reader, names = _both(find(first), find(second))
+    frame = reader.diff(*names)
+    if how == "json":
+        grid = from_frame(frame)
+        keys = ("section", "name", "first", "second", "change")
+        found = [dict(zip(keys, row, strict=True)) for row in grid.rows()]
+        document = {"first": names[0], "second": names[1], "same": frame.attrs["same"], "differences": found}
+        tables.emit_text(tables.as_json(document), output)
+        return
+    if len(frame) or how != "table":
+        grid = from_frame(frame)
+        short = shortening(set(names))
+        for column, name in zip(grid.columns[2:4], names, strict=True):
+            column.title = short(name)
+        tables.emit(grid, how, output, as_json=False, pinned=4)
+    same = frame.attrs["same"]
+    terminal.note(f"{len(frame)} {'difference' if len(frame) == 1 else 'differences'}, {same} the same")
+
+
+def _both(first: RunLayout, second: RunLayout) -> tuple[CollectionReader, tuple[str, str]]:
+    """One reader that has both runs, which may lie in two folders, and what they are called in it."""
+    from cox.readers import CollectionReader
+
+    names = first.root.name, second.root.name
+    folders = list(dict.fromkeys((first.root.parent, second.root.parent)))
+    reader = CollectionReader(folders, exp_filter=names.__contains__)
+    if len(folders) == 1:
+        return reader, names
+    # the second folder's run is named after the folder, too, where the first has one of that name
+    longer = f"{folders[1].name}/{names[1]}"
+    return reader, (names[0], longer if longer in reader.exp_ids else names[1])

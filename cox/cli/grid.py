@@ -1,0 +1,128 @@
+"""Rows as columns of plain values: what every command prints."""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cox.cli.terminal import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+#: As long as a UUID, so that a run's name can be copied.
+WHOLE_NAME = 36
+
+
+@dataclass(slots=True)
+class Column:
+    """A column of a grid.
+
+    Attributes:
+        name: What it is called as data.
+        cells: Its values.
+        title: What it is called for people; by default the name.
+        shown: Turns a value into text for people.
+        style: Tells rich how to colour a value.
+        least: To how many characters its cells may be cut where a table is too wide.
+    """
+
+    name: str
+    cells: list[Any]
+    title: str | None = None
+    shown: Callable[[Any], str] | None = None
+    style: Callable[[Any], str] | None = None
+    least: int = 12
+
+    @property
+    def heading(self) -> str:
+        """The title, fit to be printed."""
+        return printable(self.name if self.title is None else self.title)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is to be aligned to the right."""
+        there = [cell for cell in self.cells if cell is not None]
+        return bool(there) and all(map(_is_number, there))
+
+    def texts(self) -> list[str]:
+        """Its cells for people."""
+        shown = self.shown or text
+        return ["" if cell is None else shown(cell) for cell in self.cells]
+
+
+@dataclass(slots=True)
+class Grid:
+    """Rows, as columns of plain values: None, bool, int, float, str, datetime, and objects.
+
+    Attributes:
+        columns: All of the same length.
+        frame: The frame that it was made of, if any, whose types Parquet keeps.
+    """
+
+    columns: list[Column]
+    frame: pd.DataFrame | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.columns[0].cells) if self.columns else 0
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names."""
+        return [column.name for column in self.columns]
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows, one by one."""
+        return zip(*(column.cells for column in self.columns), strict=True)
+
+
+def from_frame(frame: pd.DataFrame) -> Grid:
+    """A frame's columns, without its index."""
+    made = [Column(str(name), _cells(frame.iloc[:, at])) for at, name in enumerate(frame.columns)]
+    for column in made:
+        if column.name == "exp_id":
+            column.least = WHOLE_NAME
+    return Grid(made, frame)
+
+
+def _cells(values: pd.Series[Any]) -> list[Any]:
+    """The cells of one column. pandas has nan for a missing text, which is no nan that anybody measured."""
+    cells: list[Any] = values.tolist()
+    if values.dtype.kind in "biuf" and hasattr(values.dtype, "isbuiltin"):  # numpy's: they are plain
+        return cells
+    if str(values.dtype) in ("str", "string"):
+        return [cell if isinstance(cell, str) else None for cell in cells]
+    return list(map(plain, cells))
+
+
+def plain(value: Any) -> Any:
+    """A value without the types of numpy and pandas: what is missing is None, a duration is in seconds."""
+    kind = type(value).__name__
+    if value is None or kind in ("NAType", "NaTType"):
+        return None
+    if kind == "Timestamp":
+        return value.to_pydatetime(warn=False)  # of its nanoseconds nothing is said
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if hasattr(value, "tolist") and type(value).__module__ == "numpy":
+        return value.tolist()
+    return value
+
+
+def text(value: Any) -> str:
+    """A value for people: six digits of a float, and nothing that drives a terminal."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, (tuple, list)) and all(isinstance(item, str) for item in value):
+        return printable(", ".join(value))
+    return printable(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,0 +1,58 @@
+"""Rows of one run as plain values, without pandas: what `cox show` and `cox tail` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cox.cli.grid import Column, Grid
+from cox.errors import ColumnNotFoundError, did_you_mean
+from cox.schema import FILE_KINDS
+
+if TYPE_CHECKING:
+    from cox.storage.columns import Array, TableData
+
+Row = tuple[Any, ...]
+
+
+def names_of(table: TableData, wanted: Sequence[str] | None) -> list[str]:
+    """The columns of a table, or those that are wanted.
+
+    Raises:
+        ColumnNotFoundError: It has no such column; names those it has.
+    """
+    known = list(table.schema.names())
+    for name in wanted or ():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ColumnNotFoundError(f"table {table.name!r} has no column {name!r}; it has {known}{hint}")
+    return known if wanted is None else list(wanted)
+
+
+def rows_at(table: TableData, names: Iterable[str], at: slice | Array) -> list[Row]:
+    """Some rows. A missing cell is None; an object is not rebuilt, and shown as `<object>`."""
+    cells = [_cells(table, name, at) for name in names]
+    return list(zip(*cells, strict=True))
+
+
+def _cells(table: TableData, name: str, at: slice | Array) -> list[Any]:
+    column = table.schema.get(name)
+    if column is None:
+        raise ColumnNotFoundError(f"table {table.name!r} has no column {name!r}")
+    values, missing = table.column(column)
+    found: list[Any] = values[at].tolist()
+    if column.kind == "object" or column.kind in FILE_KINDS:
+        found = [f"<{column.kind}>"] * len(found)
+    if missing is not None:
+        found = [None if gone else value for value, gone in zip(found, missing[at].tolist(), strict=True)]
+    return found
+
+
+def grid(names: Sequence[str], rows: Sequence[Row]) -> Grid:
+    """Rows as a grid."""
+    return Grid([Column(name, [row[at] for row in rows]) for at, name in enumerate(names)])
+
+
+def last(table: TableData, names: Sequence[str], most: int) -> list[Row]:
+    """The last rows of a table, `most` at most."""
+    return rows_at(table, names, slice(max(0, table.nrows - most), None))

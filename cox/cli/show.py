@@ -1,0 +1,189 @@
+"""`cox show`: all there is to know about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cox.cli import options, rows, screen, tables, terminal, times
+from cox.cli.grid import text
+from cox.cli.ls import _COLOURS, as_document
+from cox.cli.runs import Run, find
+from cox.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from cox.storage.columns import TableData
+    from cox.storage.layout import RunLayout
+
+#: Last rows of a table, and files of a directory, that are shown.
+_LAST_ROWS = 3
+_MOST_FILES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    size: int
+
+
+@click.command()
+@options.run
+@options.as_json
+def show(run: str, as_json: bool) -> None:
+    """Show all there is to know about the run at RUN: how it is, its parameters, its tables, its files.
+
+    RUN is the path of a run; the beginning of its name is enough.
+
+    \b
+    Examples:
+      cox show runs/3f2a
+      cox show runs/3f2a9c41-… --json
+    """  # noqa: D301
+    from cox.storage import snapshot
+
+    layout = find(run)
+    now = snapshot.read(layout)
+    now.warn(layout.root.name)
+    found = _described(layout, now.tables)
+    if as_json:
+        click.echo(tables.as_json(_document(layout, found, now.tables)), nl=False)
+        return
+    _heading(found.name)
+    _facts(found)
+    _parameters(found.params)
+    for table in now.tables.values():
+        _table(table)
+    for directory in (layout.save_dir, layout.tensorboard_dir):
+        _files(directory)
+
+
+def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
+    from cox.cli import runs
+    from cox.collection.status import status_of
+
+    reader = runs.reader_at(run.root)
+    params = runs.parameters(reader, reader.exp_ids).get(run.root.name, {})
+    last = {
+        name: dict(zip(table.schema.names(), row, strict=True))
+        for name, table in found.items()
+        for row in rows.last(table, table.schema.names(), 1)
+        if name != "metadata"
+    }
+    return Run(run.root.name, run.root, status_of(run), params, last)
+
+
+def _document(run: RunLayout, found: Run, tables_of: dict[str, TableData]) -> dict[str, Any]:
+    document = as_document(found)
+    document["not_stored"] = found.status.not_stored
+    document["tables"] = {
+        name: {"rows": table.nrows, "columns": _types(table)} for name, table in tables_of.items()
+    }
+    for directory in (run.save_dir, run.tensorboard_dir):
+        document[directory.name] = [{"name": file.name, "bytes": file.size} for file in _files_in(directory)]
+    return document
+
+
+def _types(table: TableData) -> dict[str, str]:
+    from cox.schema import type_name
+
+    return {column.name: type_name(column.type) for column in table.schema}
+
+
+# --- For people
+
+
+def _heading(text: str) -> None:
+    click.echo(terminal.styled(printable(text), bold=True))
+
+
+def _facts(run: Run) -> None:
+    status = run.status
+    started = times.moment(status.started)
+    facts: dict[str, str | None] = {
+        "state": terminal.styled(status.state, colour=_colour(status.state)),
+        "error": None if status.error is None else printable(status.error),
+        "started": None if started is None else f"{text(started.astimezone())} ({times.ago(started)})",
+        "duration": None if status.duration is None else times.lasting(status.duration),
+        "host": _host(run),
+        "not stored": f"{status.not_stored} rows, which the file system refused"
+        if status.not_stored
+        else None,
+        "path": printable(run.root),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"  {name:<10}  {value}")
+
+
+def _colour(state: str) -> str | None:
+    return None if _COLOURS[state] == "dim" else _COLOURS[state]
+
+
+def _host(run: Run) -> str | None:
+    host, pid = run.status.host, run.status.pid
+    if host is None:
+        return None
+    return printable(host) + ("" if pid is None else f", process {pid}")
+
+
+def _parameters(params: dict[str, Any]) -> None:
+    if not params:
+        return
+    click.echo()
+    _heading("parameters")
+    names = [printable(name) for name in params]
+    width = max(map(len, names))
+    for name, value in zip(names, params.values(), strict=True):
+        click.echo(f"  {name:<{width}}  {'' if value is None else text(value)}")
+
+
+def _table(table: TableData) -> None:
+    click.echo()
+    count = f"{table.nrows:,} row{'' if table.nrows == 1 else 's'}"
+    _heading(f"table {table.name}, {count}")
+    types = ", ".join(f"{printable(name)}: {kind}" for name, kind in _types(table).items())
+    for line in _wrapped(types):
+        click.echo(f"  {line}")
+    if table.name == "metadata" or not table.nrows:
+        return
+    click.echo()
+    names = table.schema.names()
+    grid = rows.grid(names, rows.last(table, names, _LAST_ROWS))
+    if terminal.is_terminal():
+        screen.show(grid, whole=True, indent=2)
+    else:
+        click.echo("".join(f"  {line}\n" for line in tables.plain_lines(grid)), nl=False)
+
+
+def _wrapped(text: str) -> Sequence[str]:
+    import textwrap
+
+    return textwrap.wrap(text, max(20, terminal.size().columns - 2), break_on_hyphens=False)
+
+
+def _files(directory: Path) -> None:
+    found = list(_files_in(directory))
+    if not found:
+        return
+    click.echo()
+    size = times.as_bytes(sum(file.size for file in found))
+    _heading(f"{directory.name}/, {len(found)} file{'' if len(found) == 1 else 's'}, {size}")
+    shown = found[:_MOST_FILES]
+    width = max(len(printable(file.name)) for file in shown)
+    for file in shown:
+        click.echo(f"  {printable(file.name):<{width}}  {times.as_bytes(file.size):>8}")
+    if len(found) > len(shown):
+        click.echo(f"  … and {len(found) - len(shown):,} more")
+
+
+def _files_in(directory: Path) -> Iterator[_File]:
+    for path in sorted(directory.rglob("*")) if directory.is_dir() else ():
+        try:
+            if path.is_file():
+                yield _File(str(path.relative_to(directory)), path.stat().st_size)
+        except OSError:  # it was removed meanwhile
+            continue
