@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import report
 
-SUBJECTS = ("append", "tensorboard", "collect", "collection", "objects", "startup")
+SUBJECTS = ("append", "tensorboard", "collect", "collection", "objects", "startup", "viewing")
 
 
 @click.command(help=f"Measure cox against floors and peers: {', '.join(SUBJECTS)}; all if none is named.")
