@@ -102,7 +102,7 @@ def test_readme(read) -> None:
     directory = read(ROOT / "README.md", "--python")
     arguments, _ = command(ROOT / "README.md", "cox-tensorboard")
     options = main.make_context("cox-tensorboard", arguments).params
-    shown = links(directory / options["logdir"], options["format_str"], filters=options["filter_param"])
+    shown = links(directory / options["folder"], options["format_str"], filters=options["filter_param"])
     assert without_ids(list(shown)) == ["lr-0.1"]
 
 
