@@ -236,7 +236,8 @@ class CollectionReader:
         from cox.collection.status import status_of
 
         found = self._parameters(self._chosen(exp_filter, params))
-        statuses = {name: status_of(self._layout(name)) for name in found}
+        statuses = {name: self._guarded(name, partial(status_of, self._layout(name))) for name in found}
+        found = {name: values for name, values in found.items() if statuses[name] is not None}
         lasts = {}
         for table in self._tables_of(found) if rows else ():
             lasts[table] = overview.lasts(self._read(found, table).blocks, found)

@@ -10,8 +10,9 @@ import numpy as np
 from cox.schema import Schema
 from cox.storage.columns import Array, Part, join
 
-#: About so many runs make one piece.
+#: About so many runs, or bytes of rows, make one piece.
 RUNS_IN_BLOCK = 2000
+BYTES_IN_BLOCK = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -31,16 +32,21 @@ class Block:
     lengths: Array
 
 
+def bytes_of(part: Part) -> int:
+    """Bytes of rows, about: texts that are objects count as so many references."""
+    return sum(values.nbytes for values in part.values.values())
+
+
 def batched(blocks: Iterable[Block], schema: Schema) -> Iterator[Block]:
-    """Blocks of one schema, joined to some of about `RUNS_IN_BLOCK` runs."""
+    """Blocks of one schema, joined to some of about `RUNS_IN_BLOCK` runs or `BYTES_IN_BLOCK` bytes."""
     pending: list[Block] = []
-    runs = 0
+    runs = nbytes = 0
     for block in blocks:
         pending.append(block)
-        runs += len(block.names)
-        if runs >= RUNS_IN_BLOCK:
+        runs, nbytes = runs + len(block.names), nbytes + bytes_of(block.part)
+        if runs >= RUNS_IN_BLOCK or nbytes >= BYTES_IN_BLOCK:
             yield joined(pending, schema)
-            pending, runs = [], 0
+            pending, runs, nbytes = [], 0, 0
     if pending:
         yield joined(pending, schema)
 

@@ -46,7 +46,7 @@ def sql(query: str, tables: Mapping[str, Callable[[], pd.DataFrame]]) -> pd.Data
     """
     duckdb = needed("duckdb", "sql")
     if not query.strip(" ;\n\t"):
-        raise PredicateError("an empty query: ask something, as in \"select * from results limit 3\"")
+        raise PredicateError('an empty query: ask something, as in "select * from results limit 3"')
     with duckdb.connect() as connection:
         for name, read in tables.items():
             if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", query, re.IGNORECASE):

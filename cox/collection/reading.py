@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cox.collection import progress
-from cox.collection.blocks import Block, batched
+from cox.collection.blocks import BYTES_IN_BLOCK, Block, batched, bytes_of
 from cox.collection.cache import Cache, Fresh
 from cox.collection.cache.saving import save
 from cox.collection.scan import State, state_of
@@ -25,8 +25,6 @@ from cox.storage.columns import join
 #: So many runs, or bytes of rows, are worth keeping: a folder of a few small runs gets no cache.
 _WORTH_RUNS = 30
 _WORTH_BYTES = 16 * 1024 * 1024
-#: Bytes of rows that are collected run by run before they become one block.
-_BLOCK_BYTES = 64 * 1024 * 1024
 
 #: Reads a run, and decides what becomes of one that cannot be read: None leaves it out.
 Guard = Callable[[str, Callable[[], Any]], Any]
@@ -163,10 +161,12 @@ class _Reading:
             return []
         block = Block(data.schema, join(data.parts, data.schema), [name], np.array([data.nrows]))
         before = []
-        if self._pending and (self._pending[0].schema != block.schema or self._pending_bytes > _BLOCK_BYTES):
+        if self._pending and (
+            self._pending[0].schema != block.schema or self._pending_bytes > BYTES_IN_BLOCK
+        ):
             before = self._joined()
         self._pending.append(block)
-        size = sum(values.nbytes for values in block.part.values.values())
+        size = bytes_of(block.part)
         self._pending_bytes += size
         self._bytes += size
         return before

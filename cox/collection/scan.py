@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ _RUN_FILE = f"{layout.META_DIR}/{layout.RUN_FILE}"
 #: Of a file: inode, size in bytes, time of its last change and of its last change of status in ns.
 Marks = tuple[int, int, int, int]
 _NO_FILE: Marks = (0, -1, 0, 0)
+_INODE_BITS = 2**63 - 1
 
 
 class State(NamedTuple):
@@ -25,7 +28,8 @@ class State(NamedTuple):
         size: … in bytes, -1 without one …
         changed: … last change of its content, in ns …
         touched: … and of anything about it, in ns.
-        journal_dir: When a journal was last made or removed, in ns; 0 without a directory of journals.
+        journal_dir: When a journal was last made or removed, or a copying program set the time of that
+            back, in ns; 0 without a directory of journals.
         journals: Name and marks of each journal.
     """
 
@@ -63,7 +67,7 @@ def run_names(folder: str, *, nested: bool = False) -> list[str]:
         nested: Whether to look into directories that are no runs, too, however deep; not through links.
     """
     with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_symlink() for entry in entries if entry.is_dir()}
+        found = {entry.name: entry.is_symlink() for entry in entries if _is_directory(entry)}
     found.pop(layout.CACHE_DIR, None)
     names = []
     for name in sorted(found):
@@ -72,7 +76,8 @@ def run_names(folder: str, *, nested: bool = False) -> list[str]:
             if not (name.endswith(layout.SNAPSHOT_SUFFIX) and _is_copy(root, name, found)):
                 names.append(name)
         elif nested and not found[name] and not name.startswith("."):
-            names += [f"{name}/{inner}" for inner in run_names(root, nested=True)]
+            with contextlib.suppress(FileNotFoundError):  # removed in this moment
+                names += [f"{name}/{inner}" for inner in run_names(root, nested=True)]
     return names
 
 
@@ -101,9 +106,10 @@ def state_of(root: str, known: State | None = None) -> State:
     except FileNotFoundError:
         store = _NO_FILE
     try:
-        journal_dir = os.stat(f"{root}/{_JOURNALS}").st_mtime_ns  # noqa: PTH116
+        found = os.stat(f"{root}/{_JOURNALS}")  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         return State(*store, 0, ())
+    journal_dir = max(found.st_mtime_ns, found.st_ctime_ns)
     if known is not None and not known[5] and known[4] == journal_dir:
         return State(*store, journal_dir, ())
     return State(*store, journal_dir, _journals_in(f"{root}/{_JOURNALS}"))
@@ -122,7 +128,8 @@ def _journals_in(directory: str) -> tuple[tuple[str, Marks], ...]:
 
 
 def _marks(found: os.stat_result) -> Marks:
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    inode = found.st_ino & _INODE_BITS  # some file systems number by hashes: it is kept as a signed one
+    return inode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _exists(path: str) -> bool:
@@ -133,6 +140,13 @@ def _exists(path: str) -> bool:
     except OSError:
         pass  # what may not be looked into is named when it is read
     return True
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # what a link may not be followed to is named when it is read
+        return error.errno != errno.ELOOP
 
 
 def _is_copy(root: str, name: str, names: Container[str]) -> bool:

@@ -5,10 +5,14 @@ an answer. An index says in which state each run was when it was read, and where
 in segments, each with rows of one table of many runs, column by column. Segments are written once and never
 changed. Readers that save at once overwrite each other's index, and runs that only the other one knew are
 read again.
+
+Whoever may write to the folder of runs may put anything in the place of these files, or of their directory.
+Nothing is opened but plain files, and nothing is removed that is not named as a cache's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,16 +23,14 @@ import numpy as np
 from cox.collection.blocks import Block
 from cox.collection.cache import index as indexes
 from cox.collection.cache import segments
+from cox.collection.cache.files import INDEX_FILE, is_own
 from cox.collection.cache.index import Index, ints
 from cox.collection.scan import State
-from cox.errors import DamagedError
 from cox.schema import Schema
 from cox.storage import fs, layout
 from cox.storage.columns import Array, Part
 
 _log = logging.getLogger("cox")
-
-INDEX_FILE = "index"
 
 
 @dataclass(slots=True)
@@ -104,6 +106,8 @@ class Cache:
         """
         places = self._place(table)
         at = np.array([self.index.number[name] for name in names], dtype=np.int64)
+        if not places.is_whole[at].all():  # they were in a segment that could not be read
+            return None
         at_all = np.flatnonzero((places.segment[at] >= 0) & (places.length[at] > 0))
         there = at[at_all]
         segment, start, length = places.segment[there], places.start[there], places.length[there]
@@ -112,7 +116,8 @@ class Cache:
         for piece in np.split(np.arange(len(there)), np.flatnonzero(~goes_on) + 1) if len(there) else []:
             try:
                 schema, whole = self._loaded(int(segment[piece[0]]), columns)
-            except (OSError, ValueError, DamagedError) as error:
+                self._check_schemas(table, schema, there[piece])
+            except (OSError, ValueError, RecursionError, MemoryError) as error:
                 _log.debug("cache %s: table %r cannot be read: %s", self.directory, table, error)
                 self.index.segments[int(segment[piece[0]])].drop()
                 self._places.clear()
@@ -126,6 +131,16 @@ class Cache:
         if table not in self._places:
             self._places[table] = place(self.index, table)
         return self._places[table]
+
+    def _check_schemas(self, table: str, schema: Schema, at: Array) -> None:
+        """Refuse rows that are not as their runs say.
+
+        Raises:
+            ValueError: They are not.
+        """
+        for head in np.unique(self.index.head[at]).tolist():
+            if self.index.heads[head].get(table) != schema:
+                raise ValueError("a segment with other columns than its runs have")
 
     def _loaded(self, at: int, columns: frozenset[str] | None) -> tuple[Schema, Part]:
         if (at, columns) not in self._in_memory:
@@ -155,26 +170,32 @@ def place(index: Index, table: str) -> _Places:
 
 
 def size(folder: Path) -> tuple[int, int, int]:
-    """How many runs a folder's cache knows, in how many segments, and how many bytes its files take."""
+    """How many runs a folder's cache knows, in how many segments, and how many bytes its files take.
+
+    Raises:
+        OSError: The file system refused to look.
+    """
     cache = Cache(folder)
-    try:
-        sizes = [path.stat().st_size for path in cache.directory.iterdir()]
-    except FileNotFoundError:
-        sizes = []
-    return len(cache.index.names), len(cache.index.segments), sum(sizes)
+    sizes = 0
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in cache.directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a reader is saving
+                sizes += path.lstat().st_size
+    return len(cache.index.names), len(cache.index.segments), sizes
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder's cache.
+    """Remove a folder's cache; what else somebody put into its directory stays.
 
     Raises:
         OSError: The file system refused.
     """
     directory = folder / layout.CACHE_DIR
     try:
-        paths = list(directory.iterdir())
+        paths = [path for path in directory.iterdir() if is_own(path.name)]
     except FileNotFoundError:
         return
     for path in sorted(paths, key=lambda path: path.name != INDEX_FILE):  # first what knows the others
         fs.unlink(path)
-    directory.rmdir()
+    with contextlib.suppress(OSError):  # something else is in it, or is being saved now; or it is a link
+        directory.rmdir()

@@ -6,6 +6,7 @@ It is kept by columns, for it is read whole each time, and a folder may have a h
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import crc32c
 import msgspec
 import numpy as np
 
+from cox.collection.cache import files
+from cox.collection.cache.files import SEGMENT_SUFFIX
 from cox.collection.scan import Marks, State
-from cox.errors import SchemaError
 from cox.schema import Schema
 from cox.storage import fs, layout
 from cox.storage.columns import Array
@@ -24,10 +26,10 @@ _log = logging.getLogger("cox")
 #: The first bytes of the file: what it is, and its version.
 _MAGIC = b"coxcache\x01"
 _START = len(_MAGIC) + 4
-#: More runs, or rows of one, than any folder has.
+#: More runs, or rows of one, or bytes of a segment, than any folder has.
 _MOST = 2**40
-
-SEGMENT_SUFFIX = ".rows"
+#: More bytes than the index of millions of runs has.
+_MOST_BYTES = 2**30
 
 #: A schema as it is stored: name, kind and nullability of each column.
 Columns = list[tuple[str, str, bool]]
@@ -143,13 +145,16 @@ class Index:
 def load(path: Path) -> Index:
     """The index in a file; one that knows nothing if there is none, or none that can be read."""
     try:
-        data = path.read_bytes()
+        with files.opened(path) as file:
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                raise ValueError("more than an index has")  # noqa: TRY301 - as all else that is wrong with it
+            data = file.read()
         if data[: len(_MAGIC)] == _MAGIC and _checksum(data[_START:]) == data[len(_MAGIC) : _START]:
             return Index(msgspec.msgpack.decode(data[_START:], type=_Stored))
         _log.debug("cache %s: of another version, or damaged", path)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, LookupError, SchemaError) as error:  # msgspec's are ValueErrors
+    except (OSError, ValueError, LookupError, RecursionError, MemoryError) as error:  # also msgspec's
         _log.debug("cache %s: not readable: %s", path, error)
     return nothing()
 
@@ -162,15 +167,17 @@ def nothing() -> Index:
 def save(path: Path, index: Index, entries: dict[str, Entry]) -> None:
     """Replace the index by one of these runs."""
     kept = list(entries.values())
+    heads = sorted({entry.head for entry in kept})  # others are of runs as they were once
+    place = {head: at for at, head in enumerate(heads)}
     stored = _Stored(
         index.next_id,
         list(entries),
         as_bytes([entry.id for entry in kept]),
         as_bytes([mark for entry in kept for mark in entry.state[:5]]),
         {name: list(entry.state.journals) for name, entry in entries.items() if entry.state.journals},
-        as_bytes([entry.head for entry in kept]),
+        as_bytes([place[entry.head] for entry in kept]),
         as_bytes([nrows for entry in kept for nrows in entry.nrows]),
-        index.stored_heads,
+        [index.stored_heads[head] for head in heads],
         [segment for segment in index.segments if segment.ids],
     )
     data = msgspec.msgpack.encode(stored)
@@ -185,6 +192,16 @@ def ints(data: bytes) -> Array:
 def as_bytes(numbers: list[int] | Array) -> bytes:
     """Undo `ints`."""
     return np.array(numbers, dtype="<i8").tobytes()
+
+
+def can_hold(name: str, state: State) -> bool:
+    """Whether a run can be noted: its name is text, and its times are in this age."""
+    try:
+        name.encode()
+        as_bytes([*state[:5], *(mark for _, marks in state.journals for mark in marks)])
+    except (UnicodeEncodeError, OverflowError):
+        return False
+    return True
 
 
 def _states(stored: _Stored) -> dict[str, State]:
@@ -217,9 +234,11 @@ def _check(index: Index, stored: _Stored) -> None:
         ids, lengths = ints(segment.ids), ints(segment.lengths)
         if not layout.is_file_name(segment.file) or not segment.file.endswith(SEGMENT_SUFFIX):
             raise ValueError("a segment that lies elsewhere")
-        if len(ids) != len(lengths) or (lengths < 0).any() or (lengths > _MOST).any():
+        if any(blob.size < 0 for blob in segment.blobs) or segment.size > _MOST:
             raise ValueError("a segment of no size")
-        if lengths.sum() > segment.size:  # each row has a cell at least
+        if len(ids) != len(lengths) or (lengths < 0).any():
+            raise ValueError("a segment of runs without a number of rows")
+        if lengths.sum(dtype=np.float64) > segment.size:  # each row has a cell at least
             raise ValueError("a segment with more rows than bytes")
         if len(ids) and not (ids.min() >= 0 and ids.max() < index.next_id):
             raise ValueError("a segment of unknown runs")

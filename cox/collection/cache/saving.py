@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
 
 import numpy as np
 
-from cox.collection.blocks import RUNS_IN_BLOCK, Block, batched
-from cox.collection.cache import INDEX_FILE, Cache, Fresh, place, segments
+from cox.collection.blocks import BYTES_IN_BLOCK, RUNS_IN_BLOCK, Block, batched, bytes_of
+from cox.collection.cache import Cache, Fresh, place, segments
 from cox.collection.cache import index as indexes
+from cox.collection.cache.files import INDEX_FILE, is_own
 from cox.collection.cache.index import Entry, Index, ints
 from cox.schema import Schema
 from cox.storage import fs, layout
@@ -21,9 +23,10 @@ _log = logging.getLogger("cox")
 _SETTLED = 2_000_000_000
 #: Bytes that a cache may take, in MiB, unless this variable says otherwise.
 _LIMIT_VARIABLE, _LIMIT = "COX_CACHE_MB", 4096
-#: A table is written anew in one piece when it has so many segments more than its runs fill, or when more of
-#: the rows in them are outdated than not.
+#: Small segments of a table are joined when there are so many more than its runs fill and its schemas need.
 _MOST_PIECES = 8
+#: What is joined, or freed of outdated rows, at once, in bytes: it goes through memory.
+_TIDIED_BYTES = 4 * BYTES_IN_BLOCK
 #: A segment that no index knows may be of a reader that is just saving; after so many seconds it is not.
 _ORPHAN_AFTER = 600.0
 
@@ -40,7 +43,7 @@ def save(folder: Path, fresh: Fresh, *, took: float) -> None:
     try:
         directory.mkdir(exist_ok=True)
         _Saving(folder, directory).save(fresh, took)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         _log.debug("cache %s: not saved: %s", directory, error)
 
 
@@ -52,23 +55,42 @@ class _Saving:
         self._cache = Cache(folder)
         self._index: Index = self._cache.index
         self._entries = self._index.entries()
-        self._before = {segment.file for segment in self._index.segments}
+        #: Segments that are removed if the new index does not know them: whoever else may is just saving.
+        self._own = {segment.file for segment in self._index.segments}
+        self._written: list[str] = []
+        self._limit = self._room = _limit()
         self._head = {_key(schemas): at for at, schemas in enumerate(self._index.heads)}
 
     def save(self, fresh: Fresh, took: float) -> None:
         """Write the segments, then the index, then remove what it does not know."""
-        for name in [name for name in self._entries if not (self._directory.parent / name).is_dir()]:
-            del self._entries[name]
-        self._tidy()
         settled = self._clock() - int(took * 1e9) - _SETTLED
-        known = {name for name, state in fresh.states.items() if state.newest <= settled}
-        for name in known:
+        known = {
+            name
+            for name, state in fresh.states.items()
+            if state.newest <= settled and indexes.can_hold(name, state)
+        }
+        if not known:
+            return
+        try:
+            self._add(fresh, known)
+            indexes.save(self._directory / INDEX_FILE, self._index, self._entries)
+        except BaseException:
+            for file in self._written:  # a disk that is full does not get fuller by being read
+                with contextlib.suppress(OSError):
+                    fs.unlink(self._directory / file)
+            raise
+        self._sweep()
+
+    def _add(self, fresh: Fresh, known: set[str]) -> None:
+        folder = self._directory.parent
+        for name in [name for name in self._entries if not os.path.isdir(folder / name)]:  # noqa: PTH112 - never raises
+            del self._entries[name]
+        for name in sorted(known):
             self._enter(name, fresh)
+        self._tidy()
         for table, block in fresh.blocks:
             self._write(table, block, known)
         self._shrink()
-        indexes.save(self._directory / INDEX_FILE, self._index, self._entries)
-        self._sweep()
 
     def _clock(self) -> int:
         """The time by the clock of the folder's file system, in ns."""
@@ -81,8 +103,6 @@ class _Saving:
 
     def _enter(self, name: str, fresh: Fresh) -> None:
         """Note a run's state."""
-        if name in self._entries and self._entries[name].state == fresh.states[name]:
-            return
         schemas = fresh.schemas[name]
         head = self._head.setdefault(_key(schemas), len(self._index.heads))
         if head == len(self._index.heads):
@@ -91,33 +111,55 @@ class _Saving:
                 [(table, [(c.name, c.kind, c.nullable) for c in schema]) for table, schema in schemas.items()]
             )
         nrows = [fresh.nrows[name][table] for table in self._index.heads[head]]
-        self._entries[name] = Entry(self._index.next_id, fresh.states[name], head, nrows)
-        self._index.next_id += 1
+        known = self._entries.get(name)
+        if known is None or (known.state, known.head, known.nrows) != (fresh.states[name], head, nrows):
+            self._entries[name] = Entry(self._index.next_id, fresh.states[name], head, nrows)
+            self._index.next_id += 1
 
     def _write(self, table: str, block: Block, known: set[str]) -> None:
         """Write the rows of those runs of a block that are known."""
         kept = np.array([name in known for name in block.names], dtype=np.bool_)
-        if kept.any():
-            part = block.part if kept.all() else block.part.take(np.repeat(kept, block.lengths))
-            ids = [self._entries[name].id for name in block.names if name in known]
+        if not kept.any():
+            return
+        part = block.part if kept.all() else block.part.take(np.repeat(kept, block.lengths))
+        if bytes_of(part) > self._room:
+            return
+        ids = [self._entries[name].id for name in block.names if name in known]
+        try:
             made = segments.write(self._directory, table, block.schema, part, ids, block.lengths[kept])
-            self._index.segments.append(made)
+        except UnicodeEncodeError as error:  # texts of some other program
+            _log.debug("cache %s: table %r is not kept: %s", self._directory, table, error)
+            return
+        self._index.segments.append(made)
+        self._written.append(made.file)
+        self._room -= made.size
 
     def _tidy(self) -> None:
-        """Write tables anew that lie in many pieces, or of which much is outdated."""
-        index = self._index
-        for table in {segment.table for segment in index.segments}:
+        """Join small segments where there are many, and write those anew of which much is outdated."""
+        index, left = self._index, _TIDIED_BYTES
+        ids = [self._entries[name].id if name in self._entries else -1 for name in index.names]
+        valid = index.ids == np.array(ids, dtype=np.int64)
+        for table in sorted({segment.table for segment in index.segments}):
             places = place(index, table)
-            used = np.array([name in self._entries for name in index.names], dtype=np.bool_) & places.is_whole
-            own = [segment for segment in index.segments if segment.table == table]
-            rows = sum(int(ints(segment.lengths).sum()) for segment in own)
-            pieces = _MOST_PIECES + int(used.sum()) // RUNS_IN_BLOCK
-            if len(own) > pieces or rows > 2 * int(places.length[used].sum()):
-                self._rewrite(table, own, [index.names[at] for at in np.flatnonzero(used).tolist()])
+            used = places.is_whole & (places.segment >= 0) & valid
+            live = np.bincount(places.segment[used], places.length[used], minlength=len(index.segments))
+            own = [at for at, segment in enumerate(index.segments) if segment.table == table]
+            small = [at for at in own if index.segments[at].size < BYTES_IN_BLOCK // 2]
+            kinds = len({tuple(index.segments[at].columns) for at in own})
+            if len(small) <= _MOST_PIECES + kinds + int(used.sum()) // RUNS_IN_BLOCK:
+                small = []
+            todo = []
+            for at in own:
+                rows = int(ints(index.segments[at].lengths).sum())
+                if left > 0 and (rows > 2 * live[at] or at in small):
+                    left -= index.segments[at].size if live[at] else 0
+                    todo.append(at)
+            among = np.flatnonzero(used & np.isin(places.segment, todo)).tolist()
+            self._rewrite(table, [index.segments[at] for at in todo], [index.names[at] for at in among])
 
-    def _rewrite(self, table: str, own: list[indexes.Segment], names: list[str]) -> None:
+    def _rewrite(self, table: str, old: list[indexes.Segment], names: list[str]) -> None:
         found = self._cache.blocks(table, sorted(names), None)
-        for segment in own:
+        for segment in old:
             segment.drop()
         by_schema: dict[Schema, list[Block]] = {}
         for block in found or ():
@@ -128,21 +170,34 @@ class _Saving:
 
     def _shrink(self) -> None:
         """Drop the oldest rows beyond the limit."""
-        room = int(os.environ.get(_LIMIT_VARIABLE) or _LIMIT) * 1024 * 1024
+        room = self._limit
         for segment in reversed(self._index.segments):
-            room -= segment.size
-            if room < 0:
+            if segment.size > room:
                 segment.drop()
+            elif segment.ids:
+                room -= segment.size
 
     def _sweep(self) -> None:
-        """Remove the segments that the index does not know any more."""
-        known = {segment.file for segment in self._index.segments if segment.ids}
+        """Remove the segments that the index does not know any more, and what a killed reader left."""
+        known = {segment.file for segment in self._index.segments if segment.ids} | {INDEX_FILE}
         now = (self._directory / INDEX_FILE).stat().st_mtime
         for path in self._directory.iterdir():
-            if path.name in known or path.name == INDEX_FILE:
+            if path.name in known or not is_own(path.name):
                 continue
-            if path.name in self._before or now - path.stat().st_mtime > _ORPHAN_AFTER:
-                fs.unlink(path)
+            with contextlib.suppress(FileNotFoundError):  # another reader sweeps, too
+                ours = path.name in self._own or path.name in self._written
+                if ours or now - path.lstat().st_mtime > _ORPHAN_AFTER:
+                    fs.unlink(path)
+
+
+def _limit() -> int:
+    """Bytes that the cache may take."""
+    given = os.environ.get(_LIMIT_VARIABLE) or str(_LIMIT)
+    try:
+        return int(float(given) * 1024 * 1024)
+    except (ValueError, OverflowError):
+        _log.warning("%s=%r is no number of MiB: the limit is %s", _LIMIT_VARIABLE, given, _LIMIT)
+        return _LIMIT * 1024 * 1024
 
 
 def _key(schemas: dict[str, Schema]) -> tuple[tuple[str, Schema], ...]:

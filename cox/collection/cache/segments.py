@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,22 @@ import crc32c
 import msgspec
 import numpy as np
 
-from cox.collection.cache.index import SEGMENT_SUFFIX, Blob, Segment, as_bytes, ints
+from cox.collection.cache import files
+from cox.collection.cache.files import SEGMENT_SUFFIX
+from cox.collection.cache.index import Blob, Segment, as_bytes, ints
 from cox.schema import Schema
 from cox.storage import fs
 from cox.storage.columns import Array, Part, decode_text
 
-_NUMBERS = frozenset({"<f8", "<i8", "<u8", "|b1"})
+#: How numbers are kept, by the kind of their column.
+_NUMBERS = {"float": ("<f8",), "int": ("<i8", "<u8"), "bool": ("|b1",)}
 _MISSING = "missing"
 #: How texts are kept that are not bytes of one small width.
 _TEXTS = "texts"
 _WIDEST = 255
+_WIDTH = re.compile(r"\|S([1-9][0-9]{0,2})")
+#: So many bytes of texts are looked at at once.
+_PORTION = 1 << 20
 
 
 def read(directory: Path, segment: Segment, columns: frozenset[str] | None) -> Part:
@@ -37,13 +44,15 @@ def read(directory: Path, segment: Segment, columns: frozenset[str] | None) -> P
         ValueError: It is not what the index says.
     """
     part = Part(int(ints(segment.lengths).sum()), {})
-    with (directory / segment.file).open("rb") as file:
+    kinds = {name: kind for name, kind, _ in segment.columns}
+    with files.opened(directory / segment.file) as file:
         if os.fstat(file.fileno()).st_size < segment.size:
             raise ValueError("it is cut off")
         for blob in segment.blobs:
             if columns is None or blob.column in columns:
                 to = part.missing if blob.what == _MISSING else part.values
-                to[blob.column] = _decoded(_bytes_of(file, blob), blob.what, part.nrows)
+                data = _bytes_of(file, blob)
+                to[blob.column] = _decoded(data, blob.what, kinds.get(blob.column, ""), part.nrows)
     return part
 
 
@@ -87,18 +96,39 @@ def _encoded(part: Part) -> Iterator[tuple[str, str, bytes]]:
         yield name, _MISSING, np.packbits(mask).tobytes()
 
 
-def _decoded(data: bytearray, what: str, nrows: int) -> Array:
-    """Undo `_encoded`: an array of shape (nrows,)."""
+def _decoded(data: bytearray, what: str, kind: str, nrows: int) -> Array:
+    """Undo `_encoded`: an array of shape (nrows,), as columns of that kind have them."""
     if what == _MISSING:
         if len(data) != (nrows + 7) // 8:
             raise ValueError("bits of another length")
         return np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=nrows).astype(np.bool_)
-    if what == _TEXTS:
-        values = np.array(["", *msgspec.msgpack.decode(data, type=list[str])], dtype=object)[1:]
-    elif what in _NUMBERS or (what.startswith("|S") and what[2:].isdigit() and int(what[2:]) <= _WIDEST):
+    if kind in _NUMBERS:
+        if what not in _NUMBERS[kind]:
+            raise ValueError(f"values of type {what!r} in a column of kind {kind!r}")
         values = np.frombuffer(data, dtype=what)
+        if what == "|b1" and values.view(np.uint8).max(initial=0) > 1:
+            raise ValueError("truth values that are neither")  # numpy counts wrong with them
+    elif what == _TEXTS:
+        values = np.array(["", *msgspec.msgpack.decode(data, type=list[str])], dtype=object)[1:]
+    elif (width := _WIDTH.fullmatch(what)) and int(width[1]) <= _WIDEST:
+        values = np.frombuffer(data, dtype=what)
+        _check_texts(values)
     else:
-        raise ValueError(f"values of type {what!r}")
+        raise ValueError(f"values of type {what!r} in a column of kind {kind!r}")
     if len(values) != nrows:
         raise ValueError("a column of another length")
     return values
+
+
+def _check_texts(values: Array) -> None:
+    """Refuse bytes that are no UTF-8, cell by cell.
+
+    Raises:
+        ValueError: They are not.
+    """
+    width = values.dtype.itemsize
+    if (values.view(np.uint8)[::width] & 0xC0 == 0x80).any():
+        raise ValueError("a text that begins within a character")
+    step = max(1, _PORTION // width)
+    for start in range(0, len(values), step):
+        values[start : start + step].tobytes().decode()
