@@ -235,6 +235,35 @@ MUTANTS = [
         "",
         "tests/spec/test_durability.py",
     ),
+    # --- What a collection keeps
+    Mutant(
+        "the time of the last change of status, which a copy cannot set back",
+        "cox/collection/scan.py",
+        "    return inode, found.st_size, found.st_mtime_ns, found.st_ctime_ns\n",
+        "    return inode, found.st_size, found.st_mtime_ns, 0\n",
+        f"{UNIT}/collection/test_cache.py::test_a_run_replaced_by_one_of_the_same_size_and_time",
+    ),
+    Mutant(
+        "keeping nothing that changed a moment ago",
+        "cox/collection/cache/saving.py",
+        "            if state.newest <= settled and",
+        "            if True and",
+        f"{UNIT}/collection/test_cache.py::test_what_changed_a_moment_ago_is_not_kept",
+    ),
+    Mutant(
+        "the checksums of what is kept",
+        "cox/collection/cache/segments.py",
+        " or crc32c.crc32c(data) != blob.checksum:",
+        ":",
+        f"{CRASH}/test_cache_faults.py",
+    ),
+    Mutant(
+        "kept rows of a run are all there are",
+        "cox/collection/cache/__init__.py",
+        "        if not places.is_whole[at].all():",
+        "        if False:",
+        f"{UNIT}/collection/test_cache.py::test_runs_of_a_lost_segment_are_read_again_each_for_itself",
+    ),
     # --- Strangers
     Mutant(
         "the allow-list of plain data",
