@@ -53,11 +53,6 @@ def _both(first: RunLayout, second: RunLayout) -> tuple[CollectionReader, tuple[
     """One reader that has both runs, which may lie in two folders, and what they are called in it."""
     from cox.readers import CollectionReader
 
-    names = first.root.name, second.root.name
-    folders = list(dict.fromkeys((first.root.parent, second.root.parent)))
-    reader = CollectionReader(folders, exp_filter=names.__contains__)
-    if len(folders) == 1:
-        return reader, names
-    # the second folder's run is named after the folder, too, where the first has one of that name
-    longer = f"{folders[1].name}/{names[1]}"
-    return reader, (names[0], longer if longer in reader.exp_ids else names[1])
+    reader = CollectionReader([first.root.parent, second.root.parent])
+    called = {reader._layout(name).root: name for name in reader.exp_ids}
+    return reader, (called[first.root], called[second.root])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 
 from cox.cli import options, tables
 from cox.cli.runs import reader_at
-from cox.errors import ColumnNotFoundError, TableNotFoundError, did_you_mean
+from cox.errors import CollectionWarning, ColumnNotFoundError, TableNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
     from cox.readers import CollectionReader
@@ -105,7 +106,9 @@ def _step(reader: CollectionReader, table: str, y: str) -> str:
         TableNotFoundError: There is no such table.
         ColumnNotFoundError: It has no such column.
     """
-    found = reader.schemas
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollectionWarning)  # the drawing warns of what concerns this table
+        found = reader.schemas
     if table not in found:
         hint = did_you_mean(table, found)
         raise TableNotFoundError(f"no run has a table {table!r}; there are {sorted(found)}{hint}")

@@ -153,7 +153,7 @@ class _Columns:
 
         from cox import frames
 
-        if name == EXP_ID and name not in self._whole:
+        if name == EXP_ID:
             names: pd.Series[Any] = pd.Series(frames.repeated(self._block.names, self._block.lengths))
             return names
         column = self._whole.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from cox import metadata, predicates
 from cox.collection.assembly import EXP_ID, Decode, refuse_unknown
 from cox.collection.blocks import Block
-from cox.errors import CoxError
+from cox.errors import CoxError, PredicateError
+from cox.schema import Column, shown
+from cox.storage import layout
 from cox.storage.columns import Array, mask_of, values_of
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], A
 
 #: The numbers of a run that `wide` shows of each metric, unless told otherwise.
 REDUCTIONS = ("last", "min", "max")
+#: The column that tells the ranks of a run apart, which is no metric.
+RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
 
 
 def parameters(blocks: Iterable[Block], names: Iterable[str], decode: Decode) -> dict[str, dict[str, Any]]:
@@ -64,13 +68,29 @@ def filtered(found: Mapping[str, dict[str, Any]], params: ParamFilter, table: st
     if isinstance(params, str):
         predicate = predicates.parse(params)
         refuse_unknown(predicate.names, [*known, EXP_ID], asked)
-        return [name for name, values in found.items() if predicate.holds({EXP_ID: name, **values})]
+        return [name for name, values in found.items() if predicate.holds({**values, EXP_ID: name})]
     refuse_unknown(params, [*known, EXP_ID], asked)
+    for param, wanted in params.items():
+        if isinstance(wanted, Iterator):
+            raise PredicateError(f"params={{{param!r}: …}}: give a list, not {shown(wanted)}, which ends")
     return [
         name
         for name, values in found.items()
-        if all(_is_one_of({EXP_ID: name, **values}.get(param), wanted) for param, wanted in params.items())
+        if all(_is_one_of({**values, EXP_ID: name}.get(param), wanted) for param, wanted in params.items())
     ]
+
+
+def values_there(
+    found: Mapping[str, Mapping[str, Any]], params: str | Mapping[str, Any], most: int = 20
+) -> str:
+    """The end of a sentence: which values the parameters have that are asked for."""
+    asked = sorted(predicates.parse(params).names) if isinstance(params, str) else list(params)
+    told = []
+    for param in asked:
+        seen = list(dict.fromkeys(shown(values.get(param)) for values in found.values()))
+        more = f" and {len(seen) - most} more" if len(seen) > most else ""
+        told.append(f"{param}: {', '.join(seen[:most])}{more}")
+    return f"; the values there are: {'; '.join(told)}"
 
 
 def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -118,7 +138,8 @@ def runs_frame(
         index=index,
     )
     tables = [last.add_prefix(f"{table}.") for table, last in lasts.items()]
-    made: pd.DataFrame = pd.concat([frame, params_frame(found), *tables], axis=1)
+    params = params_frame(found).rename(columns={name: f"params.{name}" for name in frame})
+    made: pd.DataFrame = pd.concat([frame, params, *tables], axis=1)
     return made
 
 
@@ -155,7 +176,8 @@ def wide(
     Args:
         found: Its parameters.
         tables: The rows of each table.
-        reductions: Some of `REDUCTIONS`. Missing cells and nan count for none of them.
+        reductions: Some of `REDUCTIONS`. Missing cells and nan count for none of them. They are floats, so
+            that integers beyond 2**53 are rounded.
     """
     import pandas as pd
 
@@ -166,7 +188,7 @@ def wide(
         for block in blocks:
             rows = [at[name] for name in block.names]
             for column in block.schema:
-                if column.kind not in ("float", "int"):
+                if column.kind not in ("float", "int") or column == RANK:
                     continue
                 values = values_of(block.part, column).astype(np.float64)
                 values[mask_of(block.part, column.name)] = np.nan
@@ -221,11 +243,15 @@ def _column(cells: list[Any], index: Any) -> Any:
 
 
 def _is_one_of(value: Any, wanted: Any) -> bool:
+    """Whether a value is the one that is wanted, or one of several."""
+    if isinstance(wanted, np.ndarray) or hasattr(wanted, "to_numpy"):  # an array, a Series, an Index
+        wanted = np.asarray(wanted).tolist()
     if isinstance(wanted, (list, tuple, set, frozenset, range)):
-        return any(_equal(value, one) for one in wanted)
+        return _equal(value, wanted) or any(_equal(value, one) for one in wanted)
     return _equal(value, wanted)
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    same = value == wanted
-    return bool(same) if isinstance(same, (bool, np.bool_)) else bool(np.all(same))
+    if isinstance(value, np.ndarray) or isinstance(wanted, np.ndarray):
+        return np.array_equal(value, wanted)
+    return bool(value == wanted)

@@ -161,7 +161,7 @@ def test_c28_example_demo(start: Start, out: Path) -> None:
 
     words = shlex.split(printed.splitlines()[-1])
     params = main.make_context("cox-tensorboard", words[words.index("--logdir") :]).params
-    assert (params["logdir"], params["format_str"]) == (str(folder), "seed-{seed}")
+    assert (params["folder"], params["format_str"]) == (str(folder), "seed-{seed}")
 
 
 @pytest.mark.parametrize("epochs", [[0, 1, 1, 2], [0, 2], [0, 1], [1, 0, 2], []])
