@@ -8,8 +8,11 @@ written as one event.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from cox.schema import shown
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -85,18 +88,61 @@ def hparams(params: Mapping[str, Any], metrics: Sequence[str] = ()) -> Values:
     """What TensorBoard's HParams tab wants to know of a run.
 
     Args:
-        params: The parameters: numbers, truth values and text; anything else is shown as text.
+        params: The parameters: numbers, truth values and text; anything else is shown as text, and so are
+            numbers that are not finite or beyond a float.
         metrics: The tags of the scalars to compare runs by; by default the tab takes all there are.
     """
-    from tensorboardX.summary import hparams as made_of
+    from tensorboardX.proto import api_pb2, plugin_hparams_pb2
 
-    shown = {
-        name: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for name, value in params.items()
-        if value is not None
-    }
-    experiment, start, _ = made_of(shown, dict.fromkeys(metrics, 0.0))
-    return [*(experiment.value if metrics else ()), *start.value]
+    start = plugin_hparams_pb2.SessionStartInfo()
+    infos = []
+    for name, value in params.items():
+        if value is None:
+            continue
+        key, plain = _encodable(name), _plain(value)
+        if isinstance(plain, bool):
+            start.hparams[key].bool_value = plain
+            kind = api_pb2.DATA_TYPE_BOOL
+        elif isinstance(plain, float):
+            start.hparams[key].number_value = plain
+            kind = api_pb2.DATA_TYPE_FLOAT64
+        else:
+            start.hparams[key].string_value = plain
+            kind = api_pb2.DATA_TYPE_STRING
+        infos.append(api_pb2.HParamInfo(name=key, type=kind))
+    made = [_of_plugin("session_start_info", start)]
+    if metrics:
+        tags = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=_encodable(tag))) for tag in metrics]
+        made.insert(0, _of_plugin("experiment", api_pb2.Experiment(hparam_infos=infos, metric_infos=tags)))
+    return made
+
+
+def _of_plugin(what: str, content: Any) -> Any:
+    """A summary for the HParams tab."""
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+
+    data = HParamsPluginData(version=0, **{what: content}).SerializeToString()
+    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
+    return Summary.Value(tag=f"_hparams_/{what}", metadata=SummaryMetadata(plugin_data=plugin))
+
+
+def _plain(value: Any) -> bool | float | str:
+    """A parameter as the HParams tab can show it. Never raises."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        return number if math.isfinite(number) else _encodable(shown(value))
+    return _encodable(value if isinstance(value, str) else shown(value, str))
+
+
+def _encodable(text: Any) -> str:
+    """A text without halves of surrogate pairs, which protobuf refuses."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def record(summary_type: str, tag: str, value: Any) -> Values:

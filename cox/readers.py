@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from cox.errors import (
     CollectionWarning,
     CompareError,
     CoxError,
+    PredicateError,
     ReadOnlyError,
     RunNotFoundError,
     TableNotFoundError,
@@ -53,7 +54,10 @@ Directory = Union[str, "os.PathLike[str]"]
 
 
 class CollectionReader:
-    """The runs of a folder, or of several.
+    """The runs of a folder, or of several: those that are there when this is made.
+
+    What is read of them is what they have at that moment. A run that is deleted meanwhile is left out, with a
+    warning.
 
     Args:
         directory: The folder of runs, or a list of folders.
@@ -101,11 +105,12 @@ class CollectionReader:
         self._nested = nested
         #: For each run its folder, and its path in there.
         self._runs: dict[str, tuple[str, str]] = {}
+        names: set[str] = set()
         for folder in _as_folders(directory):
             for key in scan.run_names(folder, nested=nested):
-                if exp_filter is None or exp_filter(key):
-                    # runs of the same name in two folders are two runs
-                    name = f"{os.path.basename(folder)}/{key}" if key in self._runs else key  # noqa: PTH119
+                name = _distinct(key, folder, names)
+                names.add(name)
+                if exp_filter is None or exp_filter(name):
                     self._runs[name] = folder, key
         self._cache = cache
         self._stores: dict[str, Store] | None = None
@@ -196,7 +201,7 @@ class CollectionReader:
         Raises:
             TableNotFoundError: No run has the table; names those there are.
             ColumnNotFoundError: No run has such a column or parameter; names those there are.
-            PredicateError: A condition cannot be understood; shows where.
+            PredicateError: A condition cannot be understood; shows where. Or no run passes.
             UntrustedObjectError: An object is not plain data, and nobody vouched for it.
             DamagedError: A run cannot be read; names it.
         """
@@ -430,48 +435,87 @@ class CollectionReader:
 
     # --- Ways out
 
-    def arrow(self, key: str, **options: Any) -> Any:
+    def arrow(
+        self,
+        key: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        params: ParamFilter | None = None,
+        exp_filter: ExpFilter | None = None,
+    ) -> Any:
         """One table of all runs as a `pyarrow.Table`, with a column `exp_id`.
 
         Args:
-            key: The table.
-            options: `columns`, `where`, `params`, `exp_filter`, as for `df`. Objects stay as they are stored.
+            key: The table. Objects stay as they are stored.
+            columns: As for `df`.
+            where: As for `df`.
+            params: As for `df`.
+            exp_filter: As for `df`.
         """
         from cox.collection import exports
 
-        return exports.to_arrow(self._plain(key, **options))
+        rows = self._plain(key, columns=columns, where=where, params=params, exp_filter=exp_filter)
+        return exports.to_arrow(rows)
 
-    def polars(self, key: str, **options: Any) -> Any:
+    def polars(
+        self,
+        key: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        params: ParamFilter | None = None,
+        exp_filter: ExpFilter | None = None,
+    ) -> Any:
         """One table of all runs as a `polars.DataFrame`; as `arrow`."""
         from cox.collection import exports
 
-        return exports.to_polars(self._plain(key, **options))
+        rows = self._plain(key, columns=columns, where=where, params=params, exp_filter=exp_filter)
+        return exports.to_polars(rows)
 
-    def dask(self, key: str, runs_per_partition: int = 100, **options: Any) -> Any:
+    def dask(
+        self,
+        key: str,
+        runs_per_partition: int = 100,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        params: ParamFilter | None = None,
+        exp_filter: ExpFilter | None = None,
+    ) -> Any:
         """One table of all runs as a `dask.dataframe.DataFrame`, read by whoever computes it.
 
         Args:
-            key: The table.
+            key: The table. The folder must have the same path on all workers.
             runs_per_partition: How many runs one partition has.
-            options: As for `arrow`. The folder must have the same path on all workers.
+            columns: As for `df`.
+            where: As for `df`.
+            params: As for `df`.
+            exp_filter: As for `df`.
         """
         from cox.collection import exports
 
-        names = self._chosen(options.pop("exp_filter", None), options.pop("params", None))
-        meta = self._without_rows(key, options.get("columns"))
+        if isinstance(columns, str):
+            columns = [columns]
+        meta, schema = self._without_rows(key, columns, where), self._whole_schema(key)
+        names = self._chosen(exp_filter, params)
         groups = [names[at : at + runs_per_partition] for at in range(0, len(names), runs_per_partition)]
-        read = partial(_read_partition, _as_folders(self.directory), self._nested, key, meta, options)
+        read = partial(
+            _read_partition, _as_folders(self.directory), self._nested, key, schema, meta, columns, where
+        )
         return exports.to_dask(read, groups, meta)
 
     def sql(self, query: str) -> pd.DataFrame:
         """Ask DuckDB about the tables of all runs, each of which has a column `exp_id`.
 
         Args:
-            query: SQL. Beside the tables there are `runs`, with the state of each run, and `params`.
+            query: SQL. Beside the tables there are `runs`, with the state of each run, and `params`; a table
+                of your own of such a name takes its place.
 
         Raises:
             TableNotFoundError: There is no such table; names those there are.
-            PredicateError: DuckDB does not understand the query; shows where.
+            PredicateError: DuckDB does not understand the query; shows where. Or it mentions tables, or
+                columns, whose names differ in nothing but case.
 
         Example:
             >>> reader.sql("select lr, max(acc) from results join metadata using (exp_id) group by lr")
@@ -479,19 +523,24 @@ class CollectionReader:
         from cox.collection import exports
 
         tables: dict[str, Callable[[], pd.DataFrame]] = {
-            "runs": lambda: self.runs(rows=False).reset_index(),
-            "params": lambda: self.params().reset_index(),
+            "runs": lambda: exports.told_apart(self.runs(rows=False)),
+            "params": lambda: exports.told_apart(self.params()),
         }
-        tables.update((name, partial(self._plain, name)) for name in self._all_schemas(quiet=True))
-        return exports.sql(query, tables)
+        own = self._all_schemas(quiet=True)
+        for name in {name.lower() for name in own}:
+            tables.pop(name, None)
+        tables.update((name, partial(self._plain, name)) for name in own)
+        return exports.sql(
+            query, tables, lambda name: self._without_rows(name) if name in own else tables[name]()
+        )
 
     def to_parquet(
         self, dest: Directory, tables: Iterable[str] | None = None, params: ParamFilter | None = None
     ) -> dict[str, int]:
         """Write a Parquet dataset for each table, or bring it up to date: `dest/<table>/*.parquet`.
 
-        Runs that are in it unchanged are not read again, and an export that was cut off goes on. Runs that
-        were deleted since stay in it.
+        Runs that are in it unchanged are not read again, unless the type of a column changed, and an export
+        that was cut off goes on. Runs that were deleted since stay in it.
 
         Args:
             dest: The directory of the datasets.
@@ -503,7 +552,7 @@ class CollectionReader:
 
         Raises:
             TableNotFoundError: There is no such table; names those there are.
-            ExportError: There is something else at `dest`.
+            ExportError: There is something else at `dest`, or another process exports there.
         """
         from cox.collection.parquet import Dataset
 
@@ -517,8 +566,9 @@ class CollectionReader:
             if table not in known:
                 raise TableNotFoundError(_no_such_table(table, known, self.directory, len(self._runs)))
             own = {name: states[name] for name, schemas in found.items() if table in schemas}
-            dataset = Dataset(Path(dest, table))
-            written[table] = dataset.update(own, self._without_rows(table), partial(self._plain_of, table))
+            without = [name for name in found if name not in own]
+            read = partial(self._plain_of, table, self._whole_schema(table))
+            written[table] = Dataset(Path(dest, table)).update(own, without, self._without_rows(table), read)
         return written
 
     # --- The end
@@ -551,7 +601,8 @@ class CollectionReader:
         try:
             return read()
         except (OSError, CoxError) as error:
-            if not (skip or self._skip):
+            gone = isinstance(error, FileNotFoundError) and not self._layout(name).root.is_dir()
+            if not (skip or self._skip or gone):
                 _log.error("run %s cannot be read; skip_errs=True leaves such runs out", name)
                 raise
             warn(f"run {name} is left out: {error}", CollectionWarning)
@@ -601,6 +652,17 @@ class CollectionReader:
 
         return overview.filtered(self._parameters(names, skip=skip), params, self._metadata)
 
+    def _nothing_left(self, exp_filter: ExpFilter | None, params: ParamFilter | None) -> str:
+        """What to say where no run passes."""
+        asked = [f"params={params!r}"] if params is not None else []
+        asked += ["exp_filter"] if exp_filter is not None else []
+        told = f"none of {len(self._runs)} runs passes {' and '.join(asked)}"
+        if params is None or callable(params):
+            return told
+        from cox.collection import overview
+
+        return told + overview.values_there(self._parameters(self._runs), params)
+
     def _parameters(self, names: Iterable[str], *, skip: bool = False) -> dict[str, dict[str, Any]]:
         """The parameters of each run, as far as it can be read; none for a run without."""
         from cox.collection import overview
@@ -629,6 +691,8 @@ class CollectionReader:
             frozenset(columns).union(predicate.names if predicate else ()) if columns is not None else None
         )
         names = self._chosen(exp_filter, params, skip=skip)
+        if not names and self._runs:
+            raise PredicateError(self._nothing_left(exp_filter, params))
         rows = self._read(names, key, columns=wanted, skip=skip)
         schemas = {name: tables[key] for name, tables in rows.schemas.items() if key in tables}
         if not schemas:
@@ -690,28 +754,61 @@ class CollectionReader:
         """One table of all runs, objects as they are stored."""
         return self._collect(key, **options).frame()
 
-    def _without_rows(self, key: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The columns of a table with their types, and no row."""
-        from cox.collection.assembly import Collected, refuse_unknown
-
+    def _whole_schema(self, key: str) -> Schema:
+        """The columns of a table in all runs, those that some run lacks as nullable."""
         known = self._all_schemas(quiet=True)
         if key not in known:
             raise TableNotFoundError(_no_such_table(key, known, self.directory, len(self._runs)))
         tables = [tables[key] for tables in self._read(self._runs).schemas.values() if key in tables]
-        schema = Schema(
+        return Schema(
             replace(column, nullable=column.nullable or any(column.name not in own for own in tables))
             if column.kind in ("int", "bool")
             else column
             for column in known[key]
         )
+
+    def _without_rows(
+        self, key: str, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pd.DataFrame:
+        """The columns of a table with their types, and no row.
+
+        Raises:
+            ColumnNotFoundError: No run has one of `columns`, or one that `where` mentions.
+        """
+        from cox import predicates
+        from cox.collection.assembly import EXP_ID, Collected, refuse_unknown
+
+        schema = self._whole_schema(key)
+        if where is not None:
+            asked = predicates.parse(where).names
+            refuse_unknown(asked, [*schema.names(), EXP_ID], f"where={where!r}: no column")
         if columns is not None:
             refuse_unknown(columns, schema.names(), f"table {key!r} has no column")
             schema = Schema(column for name in columns if (column := schema.get(name)) is not None)
         return Collected(key, schema, []).frame()
 
-    def _plain_of(self, key: str, names: list[str], **options: Any) -> pd.DataFrame:
-        wanted = frozenset(names)
-        return self._plain(key, exp_filter=wanted.__contains__, **options)
+    def _plain_of(
+        self,
+        key: str,
+        schema: Schema,
+        names: list[str],
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+    ) -> pd.DataFrame:
+        """One table of some runs, in the columns and types that it has in all runs; objects as stored."""
+        from cox import predicates
+        from cox.collection.assembly import Collected
+
+        predicate = predicates.parse(where) if where is not None else None
+        asked = predicate.names if predicate is not None else ()
+        wanted = frozenset(columns).union(asked) if columns is not None else None
+        found = Collected(key, schema, self._read(names, key, columns=wanted).blocks)
+        if predicate is not None:
+            found = found.where(predicate, schema)
+        if columns is not None:
+            found.schema = Schema(column for name in columns if (column := schema.get(name)) is not None)
+        return found.frame()
 
     def _decoded(
         self, found: Collected, kept: frozenset[str], *, skip: bool
@@ -765,9 +862,19 @@ class CollectionReader:
         return made
 
 
+def _distinct(key: str, folder: str, taken: Container[str]) -> str:
+    """A name for a run: its path in its folder, with as many parents before it as tell it from the others."""
+    name, parent = key, folder
+    while name in taken:
+        parent, last = os.path.split(parent)
+        name = f"{last}/{name}" if last else f"/{name}"
+    return name
+
+
 def _as_folders(directory: Any) -> list[str]:
     listed = [directory] if isinstance(directory, (str, os.PathLike)) else list(directory)
-    folders = [os.path.abspath(folder) for folder in listed]  # noqa: PTH100 - keep links as they are
+    # links are kept as they are; a folder that is given twice counts once
+    folders = list(dict.fromkeys(os.path.abspath(folder) for folder in listed))  # noqa: PTH100
     for folder in folders:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder} is no directory of runs")
@@ -778,16 +885,15 @@ def _read_partition(
     folders: list[str],
     nested: bool,
     key: str,
+    schema: Schema,
     meta: pd.DataFrame,
-    options: dict[str, Any],
+    columns: Sequence[str] | None,
+    where: str | None,
     names: list[str],
 ) -> pd.DataFrame:
     """The rows of some runs, in the columns and types of `meta`: what a worker of dask's calls."""
     reader = CollectionReader(folders, log_warnings=False, nested=nested, cache=False)
-    try:
-        rows = reader._plain_of(key, names, **options)
-    except TableNotFoundError:
-        return meta
+    rows = reader._plain_of(key, schema, names, columns=columns, where=where)
     made: pd.DataFrame = rows.reindex(columns=meta.columns).astype(meta.dtypes.to_dict())
     return made
 

@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from cox import events, tfrecords
-from cox.errors import CoxError, RunInUseError
+from cox.collection.scan import is_run
+from cox.errors import CoxError, RunInUseError, RunNotFoundError
 from cox.eventfile import EventFile
 from cox.metadata import METADATA
 from cox.storage import claims, fs, hdf5, layout, salvage, snapshot
-from cox.storage.columns import TableData
+from cox.storage.columns import Array, TableData
 from cox.verify import Report, event_files, verify
 
 #: How long to wait for a fold of this run, in seconds.
@@ -92,14 +93,19 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
     return done
 
 
-def redraw(path: str | os.PathLike[str]) -> dict[str, int]:
+def redraw(
+    path: str | os.PathLike[str], *, from_nothing: bool = True, dry_run: bool = False
+) -> dict[str, int]:
     """Send the rows of a run to TensorBoard again, as far as their points are not there any more.
 
-    Columns that `log_table_and_tb` has sent are known by the points that are left; if there are none at all,
-    the numbers of all tables are sent but the metadata. A point's step is its row's number.
+    Columns that `log_table_and_tb` has sent are known by the points that are left. A point's step is its
+    row's number: a curve that has a point elsewhere is somebody else's, and is left alone.
 
     Args:
         path: The run's directory.
+        from_nothing: Whether to send the numbers of all tables but the metadata, if the run has no point of
+            any kind.
+        dry_run: Whether only to tell what would be sent. Nothing is written then.
 
     Returns:
         How many points were missing of each tag; tags that lacked none are left out.
@@ -111,18 +117,28 @@ def redraw(path: str | os.PathLike[str]) -> dict[str, int]:
         StorageError: The file system refused something.
     """
     run = layout.RunLayout(Path(os.path.abspath(path)))  # noqa: PTH100 - keep links as they are
-    with _held(run):
+    if not is_run(run.root):
+        raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}")
+    with contextlib.nullcontext() if dry_run else _held(run):
         there = _points_in(run)
-        sent = {tag for tag, _ in there}
+        if not there and not from_nothing:
+            return {}
+        last: dict[str, int] = {}
+        first: dict[str, int] = {}
+        for tag, step in there:
+            last[tag], first[tag] = max(step, last.get(tag, step)), min(step, first.get(tag, step))
         missing: dict[int, dict[str, float]] = {}
         lacking: Counter[str] = Counter()
         for table in snapshot.read(run).tables.values():
-            for tag, step, value in _points_of(table):
-                wanted = tag in sent if sent else table.name != METADATA
+            steps = _steps_of(table)
+            nrows = int(steps.max()) + 1 if len(steps) else 0
+            for tag, step, value in _points_of(table, steps):
+                is_ours = tag in last and first[tag] >= 0 and last[tag] < nrows
+                wanted = is_ours if there else table.name != METADATA
                 if wanted and (tag, step) not in there:
                     missing.setdefault(step, {})[tag] = value
                     lacking[tag] += 1
-        if missing:
+        if missing and not dry_run:
             file = EventFile(os.fspath(run.tensorboard_dir))
             for step in sorted(missing):
                 file.add_event(events.of_scalars(missing[step], step, time.time()))
@@ -143,13 +159,19 @@ def _points_in(run: layout.RunLayout) -> set[tuple[str, int]]:
     return there
 
 
-def _points_of(table: TableData) -> Iterator[tuple[str, int, float]]:
-    """Tag, step and value of each number in a table. The rows of several ranks are counted for each rank."""
+def _steps_of(table: TableData) -> Array:
+    """The number of each row. The rows of several ranks are counted for each rank."""
     rank = table.schema.get(layout.RANK_COLUMN)
     ranks = np.zeros(table.nrows) if rank is None else table.column(rank)[0]
     steps = np.zeros(table.nrows, dtype=np.int64)
     for one in np.unique(ranks):
         steps[ranks == one] = np.arange(int((ranks == one).sum()))
+    return steps
+
+
+def _points_of(table: TableData, steps: Array) -> Iterator[tuple[str, int, float]]:
+    """Tag, step and value of each number in a table."""
+    rank = table.schema.get(layout.RANK_COLUMN)
     for column in table.schema:
         if column.kind not in ("int", "float", "bool") or column is rank:
             continue

@@ -362,15 +362,17 @@ class Store:
                 ]
                 events.add(self.tensorboard, made, table.nrows)
 
-    def log_hparams(self, params: Mapping[str, Any] | None = None, metrics: Sequence[str] = ()) -> None:
+    def log_hparams(self, params: Mapping[str, Any] | None = None, metrics: str | Sequence[str] = ()) -> None:
         """Have TensorBoard's HParams tab compare this run with others by its parameters.
 
-        That happens by itself, once, for the first row of the table `metadata` in a run that uses
-        TensorBoard. Call this for other parameters, or to choose the metrics.
+        That happens by itself, once, for the first row of the table `metadata`: when TensorBoard is first
+        used, or, if there is no such row yet, when the store is closed. Call this for other parameters, or
+        to choose the metrics.
 
         Args:
             params: Names to values; by default the first row of `metadata`.
-            metrics: The tags of the scalars to compare by, such as `["results/acc"]`; by default all.
+            metrics: The tags of the scalars to compare by, such as `["results/acc"]`; by default all. A
+                string is one tag.
 
         Raises:
             RowError: There are no parameters.
@@ -380,7 +382,8 @@ class Store:
             raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
         writer = self.tensorboard
         self._has_hparams = True
-        events.add(writer, events.hparams(chosen, metrics), 0)
+        tags = [metrics] if isinstance(metrics, str) else metrics
+        events.add(writer, events.hparams(chosen, tags), 0)
 
     def _parameters(self) -> dict[str, Any]:
         """The first row of `metadata`, without objects that nobody vouched for; empty if there is none."""
@@ -390,9 +393,7 @@ class Store:
         found = metadata.first_row(table) if table is not None and table.nrows else {}
         values = {}
         for name, (column, cell) in found.items():
-            with contextlib.suppress(
-                CoxError, ImportError, AttributeError
-            ):  # the latter two: its class is gone
+            with contextlib.suppress(Exception):  # its class is gone, or is not what it was
                 values[name] = metadata.decoded(column, cell, self._run, self._trust, name)
         return metadata.unfolded(values)
 
@@ -568,10 +569,21 @@ class Store:
         return made
 
     def _add_hparams(self, to: SummaryWriter) -> None:
-        """Tell TensorBoard of the parameters, once there are any."""
-        if not self._has_hparams and (params := self._parameters()):
+        """Tell TensorBoard of the parameters, once there are any. Nothing about them stops a program."""
+        if self._has_hparams:
+            return
+        try:
+            params = self._parameters()
+            made = events.hparams(params) if params else ()
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody asked for it
+            _log.warning("run %s: TensorBoard gets no parameters: %r", self.exp_id, error)
             self._has_hparams = True
-            events.add(to, events.hparams(params), 0)
+            return
+        if made:
+            self._has_hparams = True
+            events.add(to, made, 0)
 
     def _close_tensorboard(self) -> None:
         if self._tensorboard is None:

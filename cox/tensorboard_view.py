@@ -105,7 +105,7 @@ class _Refresh:
 
     def __init__(self, selection: Selection, tables: TableEvents | None) -> None:
         self._selection, self._tables = selection, tables
-        self._told = ""
+        self._told: set[str] = set()
         self.targets = self._named(selection.first())
         if tables is not None:
             tables.check()
@@ -113,10 +113,11 @@ class _Refresh:
     def __call__(self) -> Mapping[str, Path]:
         try:
             self.targets = self._named(self._selection.refreshed())
-        except (CoxError, OSError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                _say(f"Warning: {error}", err=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on
+            kind = "" if isinstance(error, (CoxError, OSError)) else f"{type(error).__name__}: "
+            if (said := f"{kind}{error}") not in self._told:
+                self._told.add(said)
+                _say(f"Warning: {said}", err=True)
         return self.targets
 
     def _named(self, shown: Sequence[Shown]) -> Mapping[str, Path]:

@@ -17,12 +17,13 @@ from cox.verify import runs_at
 
 @click.command()
 @click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only tell what would be kept and lost.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be kept and lost, or sent.")
 @click.option(
     "--tensorboard",
     "points",
     is_flag=True,
-    help="Send rows to TensorBoard again whose points are not there any more, and do nothing else.",
+    help="Send rows to TensorBoard again whose points are not there any more, and do nothing else. A run "
+    "without any point gets all its numbers only if PATH is that run.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each run, one a line.")
 def repair(path: Path, dry_run: bool, points: bool, as_json: bool) -> None:
@@ -37,9 +38,8 @@ def repair(path: Path, dry_run: bool, points: bool, as_json: bool) -> None:
     except RunNotFoundError as error:
         raise click.UsageError(str(error)) from error
     if points:
-        if dry_run:
-            raise click.UsageError("--dry-run and --tensorboard exclude each other")
-        _redraw([run.root for run in runs], as_json=as_json)
+        roots = [run.root for run in runs]
+        _redraw(roots, from_nothing=roots == [path], dry_run=dry_run, as_json=as_json)
         return
     damaged = failed = 0
     for run in runs:
@@ -60,21 +60,24 @@ def repair(path: Path, dry_run: bool, points: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _redraw(runs: list[Path], *, as_json: bool) -> None:
+def _redraw(runs: list[Path], *, from_nothing: bool, dry_run: bool, as_json: bool) -> None:
     """Send missing points again, and tell how many each run lacked."""
     failed = False
     for run in runs:
         try:
-            lacked = redraw(run)
+            lacked = redraw(run, from_nothing=from_nothing, dry_run=dry_run)
         except (CoxError, OSError) as error:
             _refused(run, error, as_json=as_json)
             failed = True
             continue
         if as_json:
-            click.echo(json.dumps({"run": str(run), "points": lacked}))
+            click.echo(
+                json.dumps({"run": str(run), "points": lacked} | ({"dry_run": True} if dry_run else {}))
+            )
             continue
         missing = sum(lacked.values())
-        click.echo(f"{printable(run)}: {missing or 'no'} point{'' if missing == 1 else 's'} missing")
+        verdict = "would be sent" if dry_run and missing else "missing"
+        click.echo(f"{printable(run)}: {missing or 'no'} point{'' if missing == 1 else 's'} {verdict}")
         for tag, count in lacked.items():
             click.echo(f"  {printable(tag)}: {count}")
     if failed:

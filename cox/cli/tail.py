@@ -30,7 +30,7 @@ PAUSE = 0.5
 GRACE, GRACE_OF_THE_LIVING = 1.0, 60.0
 #: How many rows are remembered, to find out whether they were rewritten.
 _REMEMBERED = 1000
-_ENDED = {"finished": 0, "failed": 1, "crashed": 1}
+_ENDED = {"finished": 0, "failed": 1, "crashed": 1, "unknown": 0}
 _METADATA = "metadata"
 _GAP = "  "
 
@@ -50,8 +50,9 @@ def tail(
     """Print the last rows of TABLE of the run at RUN.
 
     TABLE can be left out where there is only one besides the metadata. With -f it goes on until the run
-    ends, and the exit status is 0 if the run finished, 1 if it failed or crashed. A header is printed again
-    when a column was added; what else there is to tell goes to stderr.
+    ends, and the exit status is 0 if the run finished, 1 if it failed or crashed. Runs of upstream's do not
+    say whether they go on: it stops there, with a word. A header is printed again when a column was added;
+    what else there is to tell goes to stderr.
 
     \b
     Examples:
@@ -153,17 +154,25 @@ class _Following:
         before, lost = None, 0.0
         while True:
             status = status_of(self._run)  # first: what was written before the end is still to be read
-            lost = (lost or time.monotonic()) if status.state == "crashed" else 0.0
+            lost = (lost or time.monotonic()) if status.state in ("crashed", "unknown") else 0.0
             ended = status.state in _ENDED and time.monotonic() - lost > (_grace(status) if lost else 0.0)
             state = state_of(os.fspath(self._run.root))
             if state != before or ended:
                 self._look(ended=ended)
             before = state
             if ended:
-                error = "" if status.error is None else f": {status.error}"
-                terminal.note(f"run {self._run.root.name} {status.state}{error}")
+                self._say_how(status)
                 return _ENDED[status.state]
             time.sleep(PAUSE)
+
+    def _say_how(self, status: Status) -> None:
+        name = self._run.root.name
+        if status.state == "unknown":
+            terminal.note(f"nobody says whether run {name} goes on")
+        else:
+            terminal.note(
+                f"run {name} {status.state}" + ("" if status.error is None else f": {status.error}")
+            )
 
     def _look(self, *, ended: bool) -> None:
         from cox.storage import snapshot

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from cox.errors import MissingExtraError, PredicateError, TableNotFoundError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: A query with one of these words asks which tables there are.
+_LISTING = re.compile(
+    r"(?<!\w)(show|describe|information_schema|duckdb_\w+|sqlite_master)(?!\w)", re.IGNORECASE
+)
 
 
 def to_arrow(frame: pd.DataFrame) -> Any:
@@ -32,33 +38,93 @@ def to_polars(frame: pd.DataFrame) -> Any:
     return needed("polars", "polars").from_arrow(to_arrow(frame))
 
 
-def sql(query: str, tables: Mapping[str, Callable[[], pd.DataFrame]]) -> pd.DataFrame:
+def told_apart(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of one row for each run, its index `exp_id` as a column, in types that Arrow has.
+
+    A parameter that is called `exp_id`, too, becomes `params.exp_id`. Objects that have no type in common
+    become text.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    pa = needed("pyarrow", "parquet")
+    made: pd.DataFrame = frame.rename(columns={frame.index.name: f"params.{frame.index.name}"}).reset_index()
+    for at, name in enumerate(made.columns):
+        cells = made.iloc[:, at]
+        if cells.dtype != object:
+            continue
+        try:
+            known = "struct<>" not in str(pa.array(cells, from_pandas=True).type)
+        except (pa.ArrowException, OverflowError, UnicodeError):
+            known = False
+        if not known:
+            made[name] = cells.map(_as_text)
+    return made
+
+
+def _as_text(cell: Any) -> str | None:
+    return None if cell is None else str(cell).encode(errors="backslashreplace").decode()
+
+
+def sql(
+    query: str,
+    tables: Mapping[str, Callable[[], pd.DataFrame]],
+    without_rows: Callable[[str], pd.DataFrame] | None = None,
+) -> pd.DataFrame:
     """Ask DuckDB.
 
     Args:
         query: One statement, or several of which the last one gives the answer.
         tables: How to read each table there is. Those that the query mentions are read.
+        without_rows: How to get a table without its rows: for those that the query does not mention where
+            it asks which tables there are. Without it they are read.
 
     Raises:
         MissingExtraError: duckdb is not installed.
         TableNotFoundError: It asks for a table that there is not.
-        PredicateError: DuckDB does not understand it; shows where.
+        PredicateError: DuckDB does not understand it; shows where. Or it mentions tables, or columns, that
+            DuckDB cannot tell apart, for they differ in nothing but case.
     """
     duckdb = needed("duckdb", "sql")
-    if not query.strip(" ;\n\t"):
-        raise PredicateError('an empty query: ask something, as in "select * from results limit 3"')
+    listing = _LISTING.search(query) is not None
+    mentioned = [name for name in tables if _mentions(query, name)]
+    shown = list(tables) if listing else mentioned
+    _refuse_alike([name for name in tables if name.lower() in {one.lower() for one in shown}], "tables")
     with duckdb.connect() as connection:
-        for name, read in tables.items():
-            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", query, re.IGNORECASE):
-                connection.register(name, to_arrow(read()))
+        connection.execute("set python_enable_replacements=false")  # or a name may mean a variable in here
+        for name in shown:
+            rowless = without_rows if name not in mentioned else None
+            table = to_arrow(tables[name]() if rowless is None else rowless(name))
+            if name in mentioned:
+                _refuse_alike(table.column_names, f"columns of table {name!r}")
+            connection.register(name, table)
         try:
-            answer: pd.DataFrame = connection.execute(query).df()
+            found = connection.execute(query)
+            if found is None:
+                raise PredicateError('an empty query: ask something, as in "select * from results limit 3"')
+            answer: pd.DataFrame = found.df()
         except duckdb.CatalogException as error:
             what = str(error).partition("\n")[0]
             raise TableNotFoundError(f"{what} There are {sorted(tables)}") from error
         except duckdb.Error as error:
             raise PredicateError(str(error)) from error
     return answer
+
+
+def _mentions(query: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", query, re.IGNORECASE) is not None
+
+
+def _refuse_alike(names: Iterable[str], what: str) -> None:
+    """Raise if names differ in nothing but case.
+
+    Raises:
+        PredicateError: Says `what` they are, and names them.
+    """
+    for _, group in groupby(sorted(names, key=str.lower), key=str.lower):
+        alike = sorted(group)
+        if len(alike) > 1:
+            raise PredicateError(f"SQL cannot tell the {what} apart that differ in case only: {alike}")
 
 
 def to_dask(

@@ -42,9 +42,13 @@ class LinkDirectory:
     def update(self, targets: Mapping[str, Path]) -> None:
         """Have links of these names to these directories, and no others. Those that stay are not touched.
 
+        The directory is made again if it is gone: systems clean up their temporary files.
+
         Raises:
             OSError: One cannot be made.
         """
+        if not self.path.exists():
+            self.path.mkdir(0o700)
         there = {path.name: path.readlink() for path in self.path.iterdir() if path.is_symlink()}
         for name in there.keys() - targets.keys():
             (self.path / name).unlink(missing_ok=True)
@@ -61,4 +65,4 @@ class LinkDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.path)  # of a link it removes the link
+        shutil.rmtree(self.path, ignore_errors=True)  # of a link it removes the link

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterable
 
-from cox.errors import CoxError
 from cox.view import server
 from cox.view.linkdir import LinkDirectory
 from cox.view.selection import Selection, named
@@ -52,11 +51,14 @@ def logdir(
 
 
 def _watch(selection: Selection, directory: LinkDirectory, ended: threading.Event) -> None:
+    told: set[str] = set()
     while not ended.wait(server.EVERY):
         try:
             directory.update(named(selection.refreshed()))
-        except (CoxError, OSError) as error:
-            _log.warning("the runs in TensorBoard stay as they are: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be better
+            if (said := f"{type(error).__name__}: {error}") not in told:
+                told.add(said)
+                _log.warning("the runs in TensorBoard stay as they are: %s", said)
 
 
 def _end(directory: LinkDirectory, watcher: threading.Thread, ended: threading.Event) -> None:

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from cox.view import names
 
 #: A run's own name is a parameter of every run, as it was upstream.
 _EXP_ID = "exp_id"
+#: The column that holds all parameters of a run, if its value is a dict of them: see `metadata.unfolded`.
+_ALL_IN_ONE = "params"
 #: How long a filter may take on one value, in seconds.
 _PATIENCE = 2.0
 
@@ -98,7 +100,7 @@ class Selection:
         self._regexes = [(param, _compiled(param, regex)) for param, regex in filters]
         self._predicate = predicates.parse(where) if where is not None else None
         self._needs_events = needs_events
-        self._seen: dict[str, tuple[State, _Run | None]] = {}
+        self._seen: dict[str, tuple[State, _Run | str | None]] = {}
         self._differing: dict[str, None] = {}
         self._known = {_EXP_ID}
         self._told: set[str] = set()
@@ -110,7 +112,7 @@ class Selection:
             ViewError: Nothing is, or no run has a parameter that is asked for.
         """
         found = self._read(strict=True)
-        known = sorted({_EXP_ID}.union(*(run.cells for run in found)))
+        known = sorted({_EXP_ID}.union(*(run.params for run in found)))
         asked = [("--filter-param", param) for param, _ in self._regexes]
         asked += [("--where", param) for param in sorted(self._predicate.names)] if self._predicate else []
         for option, param in asked:
@@ -132,16 +134,21 @@ class Selection:
 
     def _shown(self, found: Sequence[_Run]) -> tuple[list[dict[str, Any]], list[Shown]]:
         """The parameters of all that could be shown, and what is."""
-        self._known.update(*(run.cells for run in found))
-        pieces = self._pieces(found, sorted(self._known))
+        self._known.update(*(run.params for run in found))
+        known = sorted(self._known)
+        pieces = [] if self._format is None else names.parse(self._format, known)
         params = [param for param, _ in self._regexes]
         params += sorted(self._predicate.names) if self._predicate else []
         params += [piece.param for piece in pieces if isinstance(piece, names.Field)]
+        if self._format is None:
+            params += self._differing_in(found, known)
         whole = list(self._with_values(found, params))
         shown: list[Shown] = []
         taken: set[str] = set()
         for run, values in whole:
             if self._passes(run, values):
+                if self._format is None:
+                    pieces = self._pieces(run)
                 is_plain = self._format is None and not pieces
                 prefix = None if is_plain else names.render(pieces, values, run.exp_id)
                 name = next(name for name in names.candidates(prefix, run.exp_id) if name not in taken)
@@ -154,20 +161,22 @@ class Selection:
             return False
         return all(_matches(regex, param, str(values[param]), run.exp_id) for param, regex in self._regexes)
 
-    def _pieces(self, found: Sequence[_Run], known: Sequence[str]) -> list[str | names.Field]:
-        """The parts of a name: as asked for, or of the parameters that differ; these never become fewer."""
-        if self._format is not None:
-            return names.parse(self._format, known)
+    def _differing_in(self, found: Sequence[_Run], known: Sequence[str]) -> list[str]:
+        """The parameters that differ between runs, or did before: they never become fewer."""
         values: dict[str, set[str]] = {}
         for run in found:
             for param in known:
-                column, cell = run.cells.get(param, (None, None))
-                if param != _EXP_ID and (column is None or column.kind not in OBJECT_KINDS):
-                    values.setdefault(param, set()).add(repr(cell))
+                if param != _EXP_ID and run.is_plain(param):
+                    values.setdefault(param, set()).add(repr(run.plain(param)))
         self._differing.update((param, None) for param, seen in values.items() if len(seen) > 1)
+        return list(self._differing)
+
+    def _pieces(self, run: _Run) -> list[str | names.Field]:
+        """The parts of a name that nobody asked for: what differs of what the run has."""
         pieces: list[str | names.Field] = []
         for param in self._differing:
-            pieces += [f"{',' if pieces else ''}{param}=", names.Field(param, "")]
+            if param in run.params:
+                pieces += [f"{',' if pieces else ''}{param}=", names.Field(param, "")]
         return pieces
 
     def _read(self, *, strict: bool) -> list[_Run]:
@@ -187,17 +196,23 @@ class Selection:
         before, self._seen = self._seen, {}
         for run in runs:
             name = run.root.name
+            one: _Run | str | None
             try:
                 state = state_of(os.fspath(run.root))
-                if name in before and before[name][0] == state:
-                    one = before[name][1]
-                else:
-                    one = self._read_run(run, tables)
-            except (CoxError, OSError) as error:
+            except OSError as error:
                 self._warn(_broken(run, error))
                 continue
+            if name in before and before[name][0] == state:
+                one = before[name][1]
+            else:
+                try:
+                    one = self._read_run(run, tables)
+                except (CoxError, OSError) as error:
+                    one = _broken(run, error)
             self._seen[name] = state, one
-            if one is None:
+            if isinstance(one, str):
+                self._warn(one)
+            elif one is None:
                 without.append(name)
             else:
                 found.append(one)
@@ -214,7 +229,17 @@ class Selection:
         now.warn(run.root.name)
         tables.update(now.tables)
         rows = now.tables.get(self._table)
-        return None if rows is None or rows.nrows == 0 else _Run(run, self._table, metadata.first_row(rows))
+        if rows is None or rows.nrows == 0:
+            return None
+        found = _Run(run, self._table, metadata.first_row(rows))
+        if found.cells.get(_ALL_IN_ONE, (None, None))[1] is None:
+            return found
+        try:
+            values = {_ALL_IN_ONE: found.value(_ALL_IN_ONE)}
+        except Exception:  # noqa: BLE001 - nobody vouched for it, its class is gone: it stays one parameter
+            return found
+        unfolded = metadata.unfolded(values)
+        return found if _ALL_IN_ONE in unfolded else replace(found, unfolded=unfolded)
 
     def _with_values(
         self, found: Iterable[_Run], params: Sequence[str]
@@ -252,11 +277,39 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run and the first row of its metadata table, objects still as they are stored."""
+    """A run and the first row of its metadata table, objects still as they are stored.
+
+    Attributes:
+        layout: Where it is.
+        table: The table.
+        cells: Its columns, and the cells of its first row.
+        unfolded: The parameters that one column holds together; None if there is no such column.
+    """
 
     layout: layout.RunLayout
     table: str
     cells: Mapping[str, tuple[Column, Any]]
+    unfolded: Mapping[str, Any] | None = None
+
+    @property
+    def params(self) -> set[str]:
+        """The names of its parameters."""
+        if self.unfolded is None:
+            return set(self.cells)
+        return {name for name in self.cells if name != _ALL_IN_ONE} | set(self.unfolded)
+
+    def is_plain(self, param: str) -> bool:
+        """Whether a parameter is a number, a truth value or text, as far as it is there."""
+        if self.unfolded is not None and param in self.unfolded:
+            return isinstance(self.unfolded[param], (bool, int, float, str, type(None)))
+        column, _ = self.cells.get(param, (None, None))
+        return column is None or column.kind not in OBJECT_KINDS
+
+    def plain(self, param: str) -> Any:
+        """The value of a parameter that is plain; None where the run lacks it."""
+        if self.unfolded is not None and param in self.unfolded:
+            return self.unfolded[param]
+        return self.cells.get(param, (None, None))[1]
 
     @property
     def exp_id(self) -> str:
@@ -267,6 +320,8 @@ class _Run:
         column, cell = self.cells.get(param, (None, None))
         if param == _EXP_ID:
             return self.exp_id
+        if self.unfolded is not None and param in self.unfolded:
+            return self.unfolded[param]
         if column is None:
             return None
         where = f"column {param!r} of table {self.table!r} in run {self.layout.root}"

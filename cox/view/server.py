@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cox.errors import ViewError
+from cox.errors import CollectionWarning, ViewError, warn
 from cox.view.linkdir import LinkDirectory
 
 #: Seconds that `tensorboard` has to end by itself once it was told to.
@@ -54,7 +54,24 @@ def serve(
         directory.update(targets)
         logdir = str(directory.path)
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
-        return server.run([*command, *options], refresh and (lambda: directory.update(refresh())))
+        return server.run([*command, *options], refresh and _Update(directory, refresh))
+
+
+class _Update:
+    """Brings the links up to date; what goes wrong is told once, and they stay as they are."""
+
+    def __init__(self, directory: LinkDirectory, refresh: Callable[[], Mapping[str, Path]]) -> None:
+        self._directory, self._refresh = directory, refresh
+        self._told: set[str] = set()
+
+    def __call__(self) -> None:
+        try:
+            self._directory.update(self._refresh())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on
+            said = f"{type(error).__name__}: {error}"
+            if said not in self._told:
+                self._told.add(said)
+                warn(f"what TensorBoard shows stays as it is: {said}", CollectionWarning)
 
 
 def _check_port(port: int) -> None:
@@ -112,12 +129,16 @@ class Server:
         if self._signal is not None:  # it came when there was nothing to end yet
             _end(process)
         status = None
-        while status is None:
-            try:
-                status = process.wait(EVERY if now_and_then and self._signal is None else None)
-            except subprocess.TimeoutExpired:
-                if now_and_then and self._signal is None:
-                    now_and_then()
+        try:
+            while status is None:
+                try:
+                    status = process.wait(EVERY if now_and_then and self._signal is None else None)
+                except subprocess.TimeoutExpired:
+                    if now_and_then and self._signal is None:
+                        now_and_then()
+        finally:
+            if status is None:
+                _end_and_wait(process)
         if self._signal is not None:
             return 128 + self._signal
         return status if status >= 0 else 128 - status
@@ -134,6 +155,15 @@ class Server:
             self._process.kill()
         else:
             _end(self._process)
+
+
+def _end_and_wait(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -9,33 +9,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import crc32c
 import numpy as np
 
 from cox import events
 from cox.collection.scan import State, state_of
-from cox.errors import CoxError, ViewError, did_you_mean
+from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
 from cox.schema import Column
 from cox.storage import layout, snapshot
 from cox.storage.columns import Array, TableData
 from cox.view.selection import Shown
 
-if TYPE_CHECKING:
-    from cox.eventfile import EventFile
-
 #: The column that counts the steps, if a table has one of these; else the row's number does.
 STEP_COLUMNS = ("step", "global_step", "iteration", "epoch")
 #: The column that says when a row was written, in seconds since 1970.
 TIME_COLUMNS = ("wall_time", "timestamp", "time")
+#: Steps are from -2**63 on, and below this.
+_STEPS = 2.0**63
+#: A table, and a rank if there are several.
+_Key = tuple[str, "int | None"]
 #: A time before this one, in 1973, is no time of day.
 _NO_TIME = 1e8
 
 
 @dataclass(slots=True)
 class _Points:
-    """The scalars of one table of a run.
+    """The scalars of one table of a run, or of what one rank wrote of it.
 
     Attributes:
         tags: Of each column.
@@ -61,11 +62,10 @@ class _Points:
 
 @dataclass(slots=True)
 class _Made:
-    """What was made of a run in some state: how many rows of each table, and their checksum."""
+    """What was made of a run in some state: how many rows of each table and rank, and their checksum."""
 
-    file: EventFile
     state: State | None = None
-    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    rows: dict[_Key, tuple[int, int]] = field(default_factory=dict)
 
 
 class TableEvents:
@@ -80,6 +80,7 @@ class TableEvents:
         self._tables = tables
         self._made: dict[str, _Made] = {}
         self._known: set[str] = set()
+        self._told: set[str] = set()
 
     def targets(self, shown: Iterable[Shown]) -> dict[str, Path]:
         """The directories of event files of these runs by name, with all rows that there are by now."""
@@ -108,69 +109,126 @@ class TableEvents:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for made in self._made.values():
-            made.file.close()
-        shutil.rmtree(self._root)
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def _update(self, run: layout.RunLayout) -> None:
         name = run.root.name
-        if name not in self._made:
+        if name not in self._made or not (self._root / name).is_dir():
             self._begin(name)
         made = self._made[name]
         try:
             state = state_of(os.fspath(run.root), made.state)
             if state == made.state:
                 return
-            tables = snapshot.read(run, tables=self._tables).tables
-        except (CoxError, OSError):
-            return  # it stays as it is, until it can be read
-        self._known.update(tables)
-        points = {table: _points(tables[table]) for table in self._tables if table in tables}
+            now = snapshot.read(run, tables=self._tables)
+        except (CoxError, OSError) as error:  # it stays as it is, until it can be read
+            said = f"run {name} is shown as it was, if at all: {error}"
+            if said not in self._told:
+                self._told.add(said)
+                warn(said, CollectionWarning)
+            return
+        self._known.update(now.tables)
+        ranked = any(writer != layout.MAIN_WRITER for writer in now.content.writers)
+        points: dict[_Key, _Points] = {}
+        for table in self._tables:
+            if table in now.tables:
+                points.update(_points(now.tables[table], ranked=ranked))
         if any(found.checksum(nrows) != checksum for found, nrows, checksum in _known_rows(made, points)):
             self._begin(name)  # the run went back: what was drawn of it is no longer so
             made = self._made[name]
-        for table, found in points.items():
-            before, _ = made.rows.get(table, (0, 0))
-            for event in _events(found, before):
-                made.file.add_event(event)
-            made.rows[table] = len(found.steps), found.checksum(len(found.steps))
+        try:
+            self._write(name, made, points)
+        except OSError:
+            del self._made[name]  # nobody knows how much of it got there: it is begun anew
+            raise
         made.state = state
 
-    def _begin(self, name: str) -> None:
+    def _write(self, name: str, made: _Made, points: Mapping[_Key, _Points]) -> None:
+        """Draw what is not drawn yet, in a new file: one for each run, held open, would be too many."""
         from cox.eventfile import EventFile
 
+        fresh = {key: made.rows.get(key, (0, 0))[0] for key in points}
+        if all(start >= len(points[key].steps) for key, start in fresh.items()):
+            return
+        file = EventFile(os.fspath(self._root / name))
+        try:
+            for key, found in points.items():
+                for event in _events(found, fresh[key]):
+                    file.add_event(event)
+                made.rows[key] = len(found.steps), found.checksum(len(found.steps))
+        finally:
+            file.close()
+
+    def _begin(self, name: str) -> None:
         folder = self._root / name
-        if name in self._made:
-            self._made[name].file.close()
-            shutil.rmtree(folder)
-        self._made[name] = _Made(EventFile(os.fspath(folder)))
+        if not self._root.exists():  # systems clean up their temporary files
+            self._root.mkdir(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        self._made[name] = _Made()
 
 
-def _known_rows(made: _Made, points: Mapping[str, _Points]) -> Iterator[tuple[_Points, int, int]]:
-    for table, (nrows, checksum) in made.rows.items():
-        if table in points:
-            yield points[table], nrows, checksum
+def _known_rows(made: _Made, points: Mapping[_Key, _Points]) -> Iterator[tuple[_Points, int, int]]:
+    for key, (nrows, checksum) in made.rows.items():
+        if key in points:
+            yield points[key], nrows, checksum
 
 
-def _points(table: TableData) -> _Points:
-    """The scalars of a table. Columns that say when are none."""
+def _points(table: TableData, *, ranked: bool) -> Iterator[tuple[_Key, _Points]]:
+    """The scalars of a table, of each rank by itself. Columns that say when are none."""
     columns = {column.name: column for column in table.schema if column.kind in ("int", "float", "bool")}
     step = next((columns[name] for name in STEP_COLUMNS if name in columns), None)
     time = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
-    rank = columns.get(layout.RANK_COLUMN)
+    rank = columns.get(layout.RANK_COLUMN) if ranked else None
     shown = [column for column in columns.values() if column not in (step, time, rank)]
-    steps = np.arange(table.nrows) if step is None else _numbers(table, step)[0].astype(np.int64)
-    times = None if time is None else _numbers(table, time)[0]
-    if times is not None and (times < _NO_TIME).any():
-        times, shown = None, [*shown, *([time] if time is not None else [])]
+    times = None if time is None else _times(*_numbers(table, time))
+    if time is not None and times is None:
+        shown.append(time)
     found = [_numbers(table, column) for column in shown]
-    return _Points(
-        [f"{table.name}/{column.name}" for column in shown],
-        steps,
-        times,
-        [values for values, _ in found],
-        [missing for _, missing in found],
-    )
+    for one, rows in _by_rank(table, rank):
+        steps = np.arange(len(rows), dtype=np.float64)
+        if step is not None:
+            values, missing = _numbers(table, step)
+            steps = values[rows]
+            # a row without a step has no place
+            known = np.isfinite(steps) & (np.abs(steps) < _STEPS)
+            if missing is not None:
+                known &= ~missing[rows]
+            rows, steps = rows[known], steps[known]
+        mark = "" if one is None else f" (rank {one})"
+        yield (
+            (table.name, one),
+            _Points(
+                [f"{table.name}/{column.name}{mark}" for column in shown],
+                steps.astype(np.int64),
+                None if times is None else times[rows],
+                [values[rows] for values, _ in found],
+                [None if missing is None else missing[rows] for _, missing in found],
+            ),
+        )
+
+
+def _by_rank(table: TableData, rank: Column | None) -> Iterator[tuple[int | None, Array]]:
+    """The ranks that wrote a table, and which rows are of each; None is no rank."""
+    if rank is None:
+        yield None, np.arange(table.nrows)
+        return
+    ranks, missing = table.column(rank)
+    gone = np.zeros(table.nrows, dtype=np.bool_) if missing is None else missing
+    if gone.any():
+        yield None, np.flatnonzero(gone)
+    for one in np.unique(ranks[~gone]):
+        yield int(one), np.flatnonzero((ranks == one) & ~gone)
+
+
+def _times(times: Array, missing: Array | None) -> Array | None:
+    """When rows were written; None if that is not what the numbers say. Between two times, in proportion."""
+    known = np.isfinite(times) if missing is None else np.isfinite(times) & ~missing
+    if not known.any() or (times[known] < _NO_TIME).any():
+        return None
+    if known.all():
+        return times
+    return np.interp(np.arange(len(times)), np.flatnonzero(known), times[known])
 
 
 def _numbers(table: TableData, column: Column) -> tuple[Array, Array | None]:

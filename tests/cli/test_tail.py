@@ -129,6 +129,13 @@ def test_following_a_run_whose_process_is_killed(start: Start, out: Path, writer
     assert follower.errors == "run r crashed\n"
 
 
+def test_following_a_run_of_which_nobody_says_how_it_is(sweep: Path, call: Call) -> None:
+    for path in (sweep / "a0" / ".cox").rglob("run.json"):
+        path.unlink()
+    done = call("tail", sweep / "a0", "-f", "-n", 1, "--columns", "step")
+    assert (done.stdout, done.stderr) == ("step\n4\n", "nobody says whether run a0 goes on\n")
+
+
 def test_interrupting_is_quiet(start: Start, out: Path, writer: Any) -> None:
     writer("t = store.add_table('t', {'step': int})")
     writer("t.append_row({'step': 0})")

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +21,17 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cox import tensorboard_view
 from cox.errors import CollectionWarning
+from cox.storage import snapshot
 from cox.store import OBJECT, PICKLE, Store
 from cox.tensorboard_view import ViewError, links, main
-from cox.view import names
+from cox.view import names, server
 from cox.view.linkdir import LinkDirectory
+from cox.view.selection import Selection
+from cox.view.tables import TableEvents
 from tests.conftest import PATIENCE, ROOT
 from tests.viewer import SIGNALS, Viewer
 
@@ -165,6 +170,43 @@ def test_runs_that_cannot_be_shown_are_left_out_with_a_warning(out: Path) -> Non
     assert len(said) == 3
     assert said[2].startswith("run broken is left out: ")
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_parameters_that_one_column_holds_are_known(out: Path) -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(out, name, {"params": {"lr": lr, "arch": "resnet", "layers": [1, 2]}, "seed": 1})
+    assert list(links(out, "{lr}-{arch}-{layers}-{seed}")) == ["0.1-resnet-1.2-1-a", "0.2-resnet-1.2-1-b"]
+    assert list(links(out)) == ["lr=0.1-a", "lr=0.2-b"]
+    assert list(links(out, where="lr > 0.15")) == ["lr=0.2-b"]
+    assert list(links(out, "x", filters=[("lr", "0.1$")])) == ["x-a"]
+    said = refusal(out, "{lrr}")
+    assert "there are ['arch', 'exp_id', 'layers', 'lr', 'seed']" in said
+
+
+def test_a_name_leaves_out_what_the_run_lacks(out: Path) -> None:
+    make_run(out, "a", {"lr": 0.5})
+    make_run(out, "b", {"lr": 0.1, "depth": 3})
+    make_run(out, "c", {"other": 1})
+    assert list(links(out)) == ["lr=0.5-a", "depth=3,lr=0.1-b", "other=1-c"]
+
+
+def test_runs_that_cannot_be_read_are_read_once(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(out, "fine", {"lr": 0.5})
+    make_run(out, "broken", {"lr": 0.5})
+    (out / "broken" / "store.h5").write_bytes(b"no HDF5 at all")
+    read = []
+    whole = snapshot.read
+    monkeypatch.setattr(snapshot, "read", lambda run, **how: read.append(run.root.name) or whole(run, **how))
+    selection = Selection(out)
+    with pytest.warns(CollectionWarning, match="run broken is left out"):
+        selection.first()
+    assert sorted(read) == ["broken", "fine"]
+    assert [one.name for one in selection.refreshed()] == ["fine"]
+    assert sorted(read) == ["broken", "fine"]
+    make_run(out, "broken 2", {"lr": 0.5}).parent.joinpath("store.h5").replace(out / "broken" / "store.h5")
+    with pytest.warns(CollectionWarning):
+        selection.refreshed()
+    assert read.count("broken") == 2
 
 
 # --- Errors say what there is
@@ -506,6 +548,60 @@ def test_links_go_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in tmp_path.rglob("*")] == ["target", "kept"]
 
 
+def test_a_directory_of_links_that_was_cleaned_up_is_made_again(tmp_path: Path) -> None:
+    (target := tmp_path / "target").mkdir()
+    with LinkDirectory() as directory:
+        directory.update({"a": target})
+        shutil.rmtree(directory.path)
+        directory.update({"a": target, "b": target})
+        assert sorted(path.name for path in directory.path.iterdir()) == ["a", "b"]
+        assert directory.path.stat().st_mode & 0o777 == 0o700
+        shutil.rmtree(directory.path)  # and the end does not mind
+
+
+def test_no_program_is_left_when_something_fails_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "EVERY", 0.05)
+    monkeypatch.setattr(server, "GRACE", 0.5)
+    seen: list[int] = []
+    program = server.Server()
+
+    def fail() -> None:
+        assert program._process is not None
+        seen.append(program._process.pid)
+        raise ZeroDivisionError
+
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); time.sleep(600)"
+    with pytest.raises(ZeroDivisionError):
+        program.run([sys.executable, "-c", stubborn], fail)
+    assert not is_there(seen[0])
+
+
+def test_an_update_that_fails_is_told_once(tmp_path: Path) -> None:
+    def fail() -> dict[str, Path]:
+        raise ZeroDivisionError("by none")
+
+    with LinkDirectory() as directory:
+        update = server._Update(directory, fail)
+        with pytest.warns(CollectionWarning, match="stays as it is: ZeroDivisionError: by none"):
+            update()
+        update()  # a warning would be an error here
+
+
+def test_a_refresh_that_fails_in_any_way_is_told_once(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    selection = Selection(out)
+    refresh = tensorboard_view._Refresh(selection, None)
+
+    def fail() -> None:
+        raise ZeroDivisionError("by none")
+
+    monkeypatch.setattr(selection, "refreshed", fail)
+    assert [list(refresh()), list(refresh())] == [["one"], ["one"]]
+    assert capsys.readouterr().err == "Warning: ZeroDivisionError: by none\n"
+
+
 PROGRAM = """
 import os, signal, sys, time
 from cox.view import server
@@ -646,7 +742,7 @@ def test_runs_that_begin_are_renamed_or_go_while_it_runs(out: Path, tmp_path: Pa
             with Store(out, "four") as other:
                 other.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
                 other.writer.add_scalar("loss", 1.0, 0)
-            both = ["lr=0.5,depth=None-one", "lr=0.7,depth=3-three"]
+            both = ["lr=0.5-one", "lr=0.7,depth=3-three"]
             view.until(lambda: view.runs(2) == both or None, "a run that begins, and new names")
         (out / "one").rename(tmp_path / "elsewhere")
         view.until(lambda: view.runs(1) == both[1:] or None, "a run that is gone to go")
@@ -709,6 +805,78 @@ def test_tables_that_were_never_sent_are_seen(out: Path, tmp_path: Path) -> None
             view.process.send_signal(signal.SIGTERM)
             assert view.end() == 143
             view.nothing_is_left()
+
+
+def drawn(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by tag, as TensorBoard reads them."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_rows_without_a_step_have_no_place(out: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Store(out, "one") as store, TableEvents(["t", "u"]) as made:
+        table = store.add_table("t", {"step": float, "time": float | None, "x": float})
+        for step, x in ((0.0, 1.0), (float("nan"), 2.0), (float("inf"), 3.0), (1e300, 4.0), (7.0, 5.0)):
+            table.append_row({"step": step, "time": 1.7e9 if x < 3 else None, "x": x})
+        other = store.add_table("u", {"step": int | None, "x": float})
+        other.append_row({"x": 1.0})
+        other.append_row({"step": 3, "x": 2.0})
+        shown = Selection(out).first()
+        folder = made.targets(shown)["one"]
+        assert drawn(folder) == {"t/x": [(0, 1.0), (7, 5.0)], "u/x": [(3, 2.0)]}
+        table.append_row({"step": 8.0, "time": 1.7e9, "x": 6.0})
+        made.targets(shown)
+        assert drawn(folder)["t/x"] == [(0, 1.0), (7, 5.0), (8, 6.0)]
+        assert len(list(folder.iterdir())) == 2  # what was drawn is not drawn again
+        made.targets(shown)
+        assert len(list(folder.iterdir())) == 2
+
+
+def test_each_rank_has_a_curve_of_its_own(out: Path) -> None:
+    with Store(out, "one", rank=0) as zero, Store(out, "one", rank=1) as one, TableEvents(["t"]) as made:
+        zero.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+        for rank, store in enumerate((zero, one)):
+            store.add_table("t", {"x": float})
+            for row in range(3):
+                store["t"].append_row({"x": 10 * rank + row})
+        shown = Selection(out, needs_events=False).first()
+        folder = made.targets(shown)["one"]
+        whole = {f"t/x (rank {rank})": [(row, 10.0 * rank + row) for row in range(3)] for rank in (0, 1)}
+        assert drawn(folder) == whole
+        zero["t"].append_row({"x": 3.0})
+        made.targets(shown)
+        whole["t/x (rank 0)"].append((3, 3.0))
+        assert drawn(folder) == whole
+        assert len(list(folder.iterdir())) == 2
+    with Store(out, "own") as store, TableEvents(["t"]) as made:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+        store.add_table("t", {"x": float, "rank": int}).append_row({"x": 1.0, "rank": 9})
+        folder = made.targets(Selection(out, needs_events=False).first())["own"]
+        assert drawn(folder) == {"t/x": [(0, 1.0)], "t/rank": [(0, 9.0)]}
+
+
+def test_tables_of_many_runs_keep_no_files_open(out: Path) -> None:
+    for number in range(5):
+        make_run(out, f"{number}", {"lr": 0.5})
+    shown = Selection(out).first()
+    before = len(os.listdir("/proc/self/fd"))
+    with TableEvents(["metadata"]) as made:
+        assert len(made.targets(shown)) == 5
+        assert len(os.listdir("/proc/self/fd")) == before
+        shutil.rmtree(made._root)
+        folder = made.targets(shown)["0"]
+        assert drawn(folder) == {"metadata/lr": [(0, 0.5)]}
+
+
+def test_a_run_whose_tables_cannot_be_read_is_told_of_once(out: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    shown = Selection(out).first()
+    (out / "one" / "store.h5").write_bytes(b"no HDF5 at all")
+    with TableEvents(["metadata"]) as made:
+        with pytest.warns(CollectionWarning, match="run one is shown as it was, if at all: "):
+            made.targets(shown)
+        made.targets(shown)  # a warning would be an error here
 
 
 def test_tables_that_no_run_has_are_an_error(out: Path, served: Served) -> None:

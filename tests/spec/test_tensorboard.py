@@ -759,3 +759,77 @@ def test_hparams_of_a_run_without_tensorboard_make_no_event_file(out: Path) -> N
     with Store(out, "run") as store:
         store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
     assert list((out / "run" / "tensorboard").iterdir()) == []
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise ValueError("no word")
+
+
+def test_hparams_of_any_value_stop_no_program(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    odd = {
+        "big": 2**70,
+        "beyond": 10**400,
+        "small": -(2**64),
+        "half": "a\ud800",
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "mute": Mute(),
+        "k\ud800": 1,
+    }
+    with Store(out, "run") as store:
+        store.log_hparams(odd)
+    told = hparams_of(out, "run")[0]
+    assert "Mute object at" in told.pop("mute")
+    assert told == {
+        "big": 2.0**70,
+        "beyond": "1" + 199 * "0" + "…",
+        "small": -(2.0**64),
+        "half": "a\\ud800",
+        "nan": "nan",
+        "inf": "inf",
+        "k\\ud800": 1,
+    }
+    assert capfd.readouterr() == ("", "")
+
+
+def test_hparams_by_themselves_never_cost_a_row(out: Path) -> None:
+    values = {"lr": float("nan"), "half": "a\ud800", "big": 2**70, "of": {"x": float("inf")}}
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"params": OBJECT, "mute": OBJECT})
+        store["metadata"].append_row({"params": values, "mute": Mute()})
+        store.add_table("results", {"acc": float})
+        store.log_table_and_tb("results", {"acc": 0.5})
+        store["results"].flush_row()
+    assert curves(out / "run") == {"results/acc": [(0, 0.5)]}
+    told = hparams_of(out, "run")[0]
+    assert (told["lr"], told["half"], told["big"]) == ("nan", "a\\ud800", 2.0**70)
+
+
+def test_hparams_that_cannot_be_told_are_a_word_in_the_log(
+    out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr("cox.events.hparams", fail)
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+        store.writer.add_scalar("loss", 1.0, 0)
+        with pytest.raises(RuntimeError):
+            store.log_hparams()
+    assert [record.message for record in caplog.records if "no such luck" in record.message] == [
+        "run run: TensorBoard gets no parameters: RuntimeError('no such luck')"
+    ]
+    assert curves(out / "run") == {"loss": [(0, 1.0)]}
+
+
+def test_one_metric_may_be_a_string(out: Path) -> None:
+    from tensorboard.plugins.hparams import metadata
+
+    with Store(out, "run") as store:
+        store.log_hparams({"lr": 0.1}, metrics="results/acc")
+    content = accumulated(out / "run").PluginTagToContent("hparams")
+    told = metadata.parse_experiment_plugin_data(content["_hparams_/experiment"])
+    assert [info.name.tag for info in told.metric_infos] == ["results/acc"]
+    assert [info.name for info in told.hparam_infos] == ["lr"]

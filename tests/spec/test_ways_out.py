@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from cox.errors import (
     TableNotFoundError,
 )
 from cox.readers import CollectionReader
-from cox.storage import fs
+from cox.storage import claims, fs
 
 SCHEMA = {"step": int, "loss": float, "note": str | None, "o": cox.OBJECT}
 
@@ -126,6 +128,75 @@ def test_sql_that_makes_no_sense_says_where(
 ) -> None:
     with pytest.raises(error, match=f"(?s){told}"):
         reader.sql(query)
+
+
+def test_options_are_those_of_the_method(reader: CollectionReader) -> None:
+    for method in (reader.arrow, reader.polars, reader.dask):
+        with pytest.raises(TypeError, match=rf"{method.__name__}\(\).*'colums'"):
+            method("results", colums=["loss"])
+
+
+def test_dask_knows_the_columns_of_all_runs(runs: Path) -> None:
+    log(runs, "more", 1.0, 0, other=3)
+    with CollectionReader(runs, log_warnings=False) as reader:
+        found = reader.dask("results", 1, columns=["other"]).compute()
+        assert found["other"].isna().sum() == 30
+        assert found["other"].dropna().tolist() == [3] * 5
+        for columns in (None, ["step"], ["other", "step"]):
+            rows = reader.dask("results", 1, columns=columns, where="other == 3").compute()
+            assert rows["step"].tolist() == [0, 1, 2, 3, 4]
+        assert len(reader.dask("results", 1, where="other is None or exp_id == 'more'").compute()) == 35
+        with pytest.raises(ColumnNotFoundError, match="'othr'.*'other'"):
+            reader.dask("results", 1, columns=["othr"])
+        with pytest.raises(ColumnNotFoundError, match="'othr'.*'other'"):
+            reader.dask("results", 1, where="othr == 3")
+
+
+def test_sql_refuses_names_that_differ_in_case_only(runs: Path) -> None:
+    with cox.Store(runs, "zz") as store:
+        store.add_table("Results", {"x": int}).append_row({"x": 1})
+        store.add_table("mixed", {"Loss": float, "loss": float}).append_row({"Loss": 1.0, "loss": 2.0})
+    with CollectionReader(runs, log_warnings=False) as reader:
+        with pytest.raises(PredicateError, match=r"tables .*\['Results', 'results'\]"):
+            reader.sql("select * from results")
+        with pytest.raises(PredicateError, match=r"columns of table 'mixed'.*\['Loss', 'loss'\]"):
+            reader.sql("select * from mixed")
+        assert len(reader.sql("select * from metadata")) == 6
+
+
+def test_sql_sees_tables_and_nothing_else(reader: CollectionReader) -> None:
+    for name in ("tables", "frame", "pd"):
+        with pytest.raises(TableNotFoundError, match=name):
+            reader.sql(f"select * from {name}")
+    assert reader.sql("show tables")["name"].tolist() == ["metadata", "params", "results", "runs"]
+    listed = reader.sql("select column_name from information_schema.columns where data_type = 'DOUBLE'")
+    assert sorted(listed["column_name"]) == ["loss", "lr", "lr", "lr"]
+    assert reader.sql("describe results")["column_name"].tolist() == [*SCHEMA, "exp_id"]
+    with pytest.raises(PredicateError, match="empty"):
+        reader.sql("-- hi")
+
+
+@pytest.mark.parametrize("name", ["runs", "Params"])
+def test_a_table_of_ones_own_takes_the_place_of_runs(out: Path, name: str) -> None:
+    with cox.Store(out, "run") as store:
+        store.add_table(name, {"x": int}).append_row({"x": 7})
+    with CollectionReader(out) as reader:
+        assert reader.sql(f"select x from {name.lower()}")["x"].tolist() == [7]
+
+
+def test_sql_of_parameters_with_any_name_and_of_any_kind(out: Path) -> None:
+    schema = {"state": str, "host": int, "exp_id": int, "started": float, "duration": float, "o": cox.OBJECT}
+    for at, value in enumerate(([1, "a"], "text", {}, 2**70)):
+        row = {"state": "CA", "host": 3, "exp_id": at, "started": 0.5, "duration": 2.0, "o": value}
+        with cox.Store(out, f"run{at}") as store:
+            store.add_table("metadata", schema).append_row(row)
+    with CollectionReader(out, log_warnings=False) as reader:
+        runs = reader.sql('select state, "params.state", "params.host", exp_id, "params.exp_id" from runs')
+        assert runs.iloc[1].tolist() == ["finished", "CA", 3, "run1", 1]
+        params = reader.sql('select exp_id, "params.exp_id", state, o from params order by exp_id')
+        assert params["exp_id"].tolist() == ["run0", "run1", "run2", "run3"]
+        assert params["params.exp_id"].tolist() == [0, 1, 2, 3]
+        assert params["o"].tolist() == ["[1, 'a']", "text", "{}", str(2**70)]
 
 
 # --- Parquet
@@ -228,6 +299,73 @@ def _stopping(call: Callable[..., Any], at: int, done: list[int]) -> Callable[..
         return call(*args)
 
     return stop
+
+
+def test_exports_to_the_same_place_wait_for_each_other(
+    reader: CollectionReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = tmp_path / "dest"
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(reader.to_parquet, dest, "results") for _ in range(4)]:
+            done.result()
+    assert len(exported(dest)) == 30
+    monkeypatch.setattr(parquet, "PATIENCE", 0.1)
+    with (
+        claims.exclusive(dest / "results" / ".lock"),
+        pytest.raises(ExportError, match="another process exports"),
+    ):
+        reader.to_parquet(dest, "results")
+
+
+def test_to_parquet_removes_what_is_left_over(runs: Path, tmp_path: Path) -> None:
+    CollectionReader(runs).to_parquet(tmp_path)
+    part = next((tmp_path / "results").glob("part-*"))
+    part.with_name(f"part-{'0' * 32}.parquet").write_bytes(part.read_bytes())
+    CollectionReader(runs).to_parquet(tmp_path)
+    same(exported(tmp_path), expected(runs))
+
+
+def test_to_parquet_of_a_run_that_lost_its_table(runs: Path, tmp_path: Path) -> None:
+    CollectionReader(runs).to_parquet(tmp_path)
+    shutil.rmtree(runs / "lr1-s1")
+    with cox.Store(runs, "lr1-s1") as store:
+        store.add_table("other", {"x": int}).append_row({"x": 1})
+    found = CollectionReader(runs, log_warnings=False).to_parquet(tmp_path)
+    assert found == {"metadata": 0, "results": 0, "other": 1}
+    same(exported(tmp_path), expected(runs))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at once", "later"])
+def test_to_parquet_of_fewer_columns_in_another_order(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    monkeypatch.setattr(parquet, "RUNS_IN_PART", 1)
+    dest = tmp_path / "dest"
+    with cox.Store(out, "a") as store:
+        store.add_table("results", {"step": int, "loss": float, "n": int}).append_row(
+            {"step": 1, "loss": 2.0, "n": 5}
+        )
+    if not first:
+        CollectionReader(out).to_parquet(dest)
+    with cox.Store(out, "b") as store:
+        store.add_table("results", {"n": int, "step": int}).append_row({"step": 3, "n": 4})
+    CollectionReader(out, log_warnings=False).to_parquet(dest)
+    same(exported(dest), expected(out))
+
+
+@pytest.mark.parametrize(("old", "text"), [(True, "True"), (1.0, "1.0")], ids=["bool", "float"])
+def test_to_parquet_of_a_column_whose_type_changed(out: Path, tmp_path: Path, old: Any, text: str) -> None:
+    dest = tmp_path / "dest"
+    for name in ("a", "b"):
+        log(out, name, 1.0, 0, rows=1, x=old)
+    CollectionReader(out).to_parquet(dest)
+    log(out, "c", 1.0, 0, rows=1, x="new")
+    (out / "b").rename(tmp_path / "elsewhere")
+    assert CollectionReader(out, log_warnings=False).to_parquet(dest)["results"] == 2
+    assert exported(dest).set_index("exp_id")["x"].drop("b").to_dict() == {"a": text, "c": "new"}
+    (out / "c").rename(tmp_path / "elsewhere too")  # its text stays, and is no bool, nor a float
+    with pytest.raises(ExportError, match="does not fit"):
+        CollectionReader(out).to_parquet(dest)
 
 
 @pytest.mark.parametrize(
