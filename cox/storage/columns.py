@@ -51,10 +51,13 @@ class Part:
     missing: dict[str, Array] = field(default_factory=dict)
 
     def take(self, rows: Any) -> Part:
-        """Only these rows: a slice, or a boolean array of shape (nrows,)."""
+        """Only these rows: a slice, a boolean array of shape (nrows,), or the numbers of the rows."""
         values = {name: array[rows] for name, array in self.values.items()}
         missing = {name: mask[rows] for name, mask in self.missing.items()}
-        count = len(range(*rows.indices(self.nrows))) if isinstance(rows, slice) else int(rows.sum())
+        if isinstance(rows, slice):
+            count = len(range(*rows.indices(self.nrows)))
+        else:
+            count = int(rows.sum()) if rows.dtype == np.bool_ else len(rows)
         return Part(count, values, missing)
 
 

@@ -108,23 +108,25 @@ class Cache:
         at = np.array([self.index.number[name] for name in names], dtype=np.int64)
         if not places.is_whole[at].all():  # they were in a segment that could not be read
             return None
-        at_all = np.flatnonzero((places.segment[at] >= 0) & (places.length[at] > 0))
-        there = at[at_all]
+        has_rows = np.flatnonzero((places.segment[at] >= 0) & (places.length[at] > 0))
+        there = at[has_rows]
         segment, start, length = places.segment[there], places.start[there], places.length[there]
-        goes_on = (segment[1:] == segment[:-1]) & (start[1:] == (start + length)[:-1])
         made = []
-        for piece in np.split(np.arange(len(there)), np.flatnonzero(~goes_on) + 1) if len(there) else []:
+        checked: set[int] = set()
+        for piece in _stretches(segment):
+            number = int(segment[piece[0]])
             try:
-                schema, whole = self._loaded(int(segment[piece[0]]), columns)
-                self._check_schemas(table, schema, there[piece])
+                schema, whole = self._loaded(number, columns)
+                if number not in checked:
+                    self._check_schemas(table, schema, there[segment == number])
+                    checked.add(number)
             except (OSError, ValueError, RecursionError, MemoryError) as error:
                 _log.debug("cache %s: table %r cannot be read: %s", self.directory, table, error)
-                self.index.segments[int(segment[piece[0]])].drop()
+                self.index.segments[number].drop()
                 self._places.clear()
                 return None
-            first, last = int(start[piece[0]]), int(start[piece[-1]] + length[piece[-1]])
-            part = whole if (first, last) == (0, whole.nrows) else whole.take(slice(first, last))
-            made.append(Block(schema, part, [names[i] for i in at_all[piece].tolist()], length[piece]))
+            part = _taken(whole, start[piece], length[piece])
+            made.append(Block(schema, part, [names[i] for i in has_rows[piece].tolist()], length[piece]))
         return made
 
     def _place(self, table: str) -> _Places:
@@ -148,6 +150,21 @@ class Cache:
             schema = Schema.from_json(segment.columns)
             self._in_memory[at, columns] = schema, segments.read(self.directory, segment, columns)
         return self._in_memory[at, columns]
+
+
+def _stretches(segment: Array) -> list[Array]:
+    """The places of neighbours that lie in the same segment."""
+    changes = np.flatnonzero(segment[1:] != segment[:-1]) + 1
+    return np.split(np.arange(len(segment)), changes) if len(segment) else []
+
+
+def _taken(whole: Part, start: Array, length: Array) -> Part:
+    """The rows of some runs, which begin at `start` and are `length` many, in this order."""
+    if (start[1:] == (start + length)[:-1]).all():
+        first, last = int(start[0]), int(start[-1] + length[-1])
+        return whole if (first, last) == (0, whole.nrows) else whole.take(slice(first, last))
+    before = np.cumsum(length) - length
+    return whole.take(np.repeat(start - before, length) + np.arange(int(length.sum())))
 
 
 def place(index: Index, table: str) -> _Places:
