@@ -33,7 +33,7 @@ class Sizes:
 
 SIZES = {
     "full": Sizes(
-        shapes=((100, 100), (1000, 100), (10_000, 100), (100, 100_000)), rounds=7, live=100, huge=100_000
+        shapes=((100, 100), (1000, 100), (10_000, 100), (100, 100_000)), rounds=3, live=100, huge=100_000
     ),
     "quick": Sizes(shapes=((100, 100), (1000, 100)), rounds=3, live=20, huge=0),
     "tiny": Sizes(shapes=((40, 5),), rounds=1, live=2, huge=90),

@@ -12,6 +12,7 @@ import pytest
 
 import cox
 from tests.cli.conftest import Call
+from tests.viewer import no_signal_ignored
 
 COX = """
     import cox.cli.tail
@@ -139,7 +140,8 @@ def test_following_a_run_of_which_nobody_says_how_it_is(sweep: Path, call: Call)
 def test_interrupting_is_quiet(start: Start, out: Path, writer: Any) -> None:
     writer("t = store.add_table('t', {'step': int})")
     writer("t.append_row({'step': 0})")
-    follower = start(COX, "tail", out / "r", "-f")
+    with no_signal_ignored():
+        follower = start(COX, "tail", out / "r", "-f")
     assert [follower.line(), follower.line()] == ["step", "0"]
     follower.process.send_signal(signal.SIGINT)
     assert follower.finish(status=130) == []
@@ -152,7 +154,8 @@ def test_rows_of_several_writers_are_no_rewinds(start: Start, out: Path) -> None
             store.add_table("t", {"x": int})
         zero["t"].append_row({"x": 1})
         one["t"].append_row({"x": 10})
-        follower = start(COX, "tail", out / "r", "t", "-f")
+        with no_signal_ignored():
+            follower = start(COX, "tail", out / "r", "t", "-f")
         assert [follower.line() for _ in range(3)] == ["x,rank", "1,0", "10,1"]
         zero["t"].append_row({"x": 2})
         assert follower.line() == "2,0"

@@ -26,13 +26,14 @@ def execute(path: Path, directory: Path) -> Any:
 
 
 def texts(notebook: Any) -> list[list[str]]:
-    """What each code cell shows, as text; of a picture that there is one."""
-    return [[_text(output) for output in cell.outputs] for cell in notebook.cells if cell.cell_type == "code"]
+    """What each code cell shows: first all that it prints, then the rest; of a picture that there is one."""
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    printed = ["".join(each.text for each in outputs if each.output_type == "stream") for outputs in cells]
+    others = [[_text(each) for each in outputs if each.output_type != "stream"] for outputs in cells]
+    return [[text, *shown] for text, shown in zip(printed, others, strict=True)]
 
 
 def _text(output: Any) -> str:
-    if output.output_type == "stream":
-        return str(output.text)
     return "<picture>" if "image/png" in output.data else str(output.data.get("text/plain", ""))
 
 

@@ -101,7 +101,7 @@ class Writer:
         """Declare a table, or more columns of it."""
         _, columns = self.tables.get(name, (0, []))
         kinds = self.choose.choices(sorted(VALUES), k=self.choose.choice([1, 2, 3, 14]))
-        columns = [*columns, *((f"{len(columns)}{at}", kind) for at, kind in enumerate(kinds))]
+        columns = [*columns, *((f"{len(columns)}.{at}", kind) for at, kind in enumerate(kinds))]
         self.tables[name] = (self.ids, columns)
         for _ in range(2):
             self.put(1, self.ids, name, [[column, kind, True] for column, kind in columns])
