@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,10 @@ class Payload(NamedTuple):
 @click.command()
 @click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def trust(path: Path, yes: bool) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print what was found as JSON, and trust it only with --yes."
+)
+def trust(path: Path, yes: bool, as_json: bool) -> None:
     """Vouch for the objects of the run at PATH.
 
     Lists what would be called to rebuild the objects that are not plain data and carry no signature of
@@ -44,6 +48,12 @@ def trust(path: Path, yes: bool) -> None:
     run = layout.RunLayout(path.absolute())
     try:
         found = list(unvouched(run))
+        if as_json:
+            if yes and found:
+                objects.write_trusted(run, (payload.digest for payload in found))
+            listed = [payload._asdict() for payload in found]
+            click.echo(json.dumps({"run": str(path), "trusted": yes, "objects": listed}))
+            return
         if not found:
             click.echo(f"{path}: every object decodes without trust, or is trusted already.")
             return
