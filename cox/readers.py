@@ -252,7 +252,7 @@ class CollectionReader:
         """A row for each run, a column for each parameter: the first row of its metadata. Index `exp_id`."""
         from cox.collection import overview
 
-        return overview.params_frame(self._parameters(self._chosen(exp_filter, None)))
+        return overview.values_frame(self._parameters(self._chosen(exp_filter, None)))
 
     def wide(
         self,
@@ -470,8 +470,9 @@ class CollectionReader:
         """One table of all runs as a `polars.DataFrame`; as `arrow`."""
         from cox.collection import exports
 
-        rows = self._plain(key, columns=columns, where=where, params=params, exp_filter=exp_filter)
-        return exports.to_polars(rows)
+        return exports.to_polars(
+            self.arrow(key, columns=columns, where=where, params=params, exp_filter=exp_filter)
+        )
 
     def dask(
         self,
@@ -726,7 +727,7 @@ class CollectionReader:
             wanted = {*columns, hue}
             found.schema = Schema(column for column in found.schema if column.name in wanted)
         rows = found.frame(optional_as_nan=False)
-        return rows, overview.params_frame(self._parameters([name for name in self._runs if name in names]))
+        return rows, overview.values_frame(self._parameters([name for name in self._runs if name in names]))
 
     def _described(self, name: str) -> dict[str, dict[str, Any]]:
         """A run's parameters, environment, and last rows."""
@@ -741,8 +742,8 @@ class CollectionReader:
         info = runinfo.read(self._layout(name))
         results: dict[str, Any] = {}
         for table in self._tables_of([name]):
-            last = overview.lasts(self._read([name], table).blocks, [name])
-            results.update((f"{table}.{column}", last[column].iloc[0]) for column in last)
+            last = overview.lasts(self._read([name], table).blocks, [name])[name]
+            results.update((f"{table}.{column}", cell) for column, cell in last.items())
         parameters = self._parameters([name])[name]
         return {
             "parameters": parameters,

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from cox.cli.terminal import printable
 from cox.errors import RunNameError, RunNotFoundError
 
 if TYPE_CHECKING:
-    from cox.collection.blocks import Block
     from cox.collection.status import Status
     from cox.readers import CollectionReader
     from cox.storage.layout import RunLayout
@@ -165,34 +164,15 @@ def described(reader: CollectionReader, names: Iterable[str], *, rows: bool = Tr
         names: The runs.
         rows: Whether to read the last row of each table.
     """
+    from cox.collection.overview import lasts
+
     found = parameters(reader, names)
     made = {
         name: Run(name, layout_of(reader, name).root, status, found[name])
         for name, status in statuses(reader, found).items()
     }
     for table in reader._tables_of(made) if rows and made else ():
-        for block in reader._read(made, table).blocks:
-            for name, last in _lasts(block):
-                made[name].last[table] = last
+        for name, last in lasts(reader._read(made, table).blocks, made).items():
+            if last:
+                made[name].last[table] = {column: cell for column, cell in last.items() if cell is not None}
     return list(made.values())
-
-
-def _lasts(block: Block) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The last row of each run of a block, objects and missing cells left out."""
-    import numpy as np
-
-    from cox.storage.columns import mask_of, values_of
-
-    ends = np.zeros(block.part.nrows, dtype=np.bool_)
-    ends[np.cumsum(block.lengths) - 1] = True
-    last = block.part.take(ends)
-    made: list[dict[str, Any]] = [{} for _ in block.names]
-    for column in block.schema:
-        if column.kind in ("float", "int", "bool", "str"):
-            cells = zip(
-                made, values_of(last, column).tolist(), mask_of(last, column.name).tolist(), strict=True
-            )
-            for row, value, missing in cells:
-                if not missing:
-                    row[column.name] = value
-    yield from zip(block.names, made, strict=True)

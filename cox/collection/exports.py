@@ -29,13 +29,13 @@ def to_arrow(frame: pd.DataFrame) -> Any:
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
-def to_polars(frame: pd.DataFrame) -> Any:
-    """A frame as a `polars.DataFrame`, without its index.
+def to_polars(table: Any) -> Any:
+    """A `pyarrow.Table` as a `polars.DataFrame`.
 
     Raises:
         MissingExtraError: polars is not installed.
     """
-    return needed("polars", "polars").from_arrow(to_arrow(frame))
+    return needed("polars", "polars").from_arrow(table)
 
 
 def told_apart(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,9 @@ from cox import metadata, predicates
 from cox.collection.assembly import EXP_ID, Decode, refuse_unknown
 from cox.collection.blocks import Block
 from cox.errors import CoxError, PredicateError
-from cox.schema import Column, shown
+from cox.schema import OBJECT_KINDS, Column, shown
 from cox.storage import layout
-from cox.storage.columns import Array, mask_of, values_of
+from cox.storage.columns import Array, Part, mask_of, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,14 +41,8 @@ def parameters(blocks: Iterable[Block], names: Iterable[str], decode: Decode) ->
     for block in blocks:
         first = block.part.take(_firsts(block))
         for column in block.schema:
-            cells = zip(
-                block.names,
-                values_of(first, column).tolist(),
-                mask_of(first, column.name).tolist(),
-                strict=True,
-            )
-            for name, cell, gone in cells:
-                made[name][column.name] = None if gone else _value(decode, name, column, cell)
+            for name, cell in _cells(block, first, column):
+                made[name][column.name] = None if cell is None else _value(decode, name, column, cell)
     return {name: metadata.unfolded(values) for name, values in made.items()}
 
 
@@ -94,12 +88,12 @@ def values_there(
 
 
 def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The parameters that any run has, in the order in which they are met."""
+    """The names that any run has, in the order in which they are met."""
     return list(dict.fromkeys(name for values in found for name in values))
 
 
-def params_frame(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """A row for each run, a column for each parameter; index `exp_id`."""
+def values_frame(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for each run, a column for each name that any of them has; index `exp_id`."""
     import pandas as pd
 
     columns = {name: [values.get(name) for values in found.values()] for name in names_of(found.values())}
@@ -113,14 +107,14 @@ def params_frame(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 def runs_frame(
     found: Mapping[str, Mapping[str, Any]],
     statuses: Mapping[str, Status],
-    lasts: Mapping[str, pd.DataFrame],
+    lasts: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> pd.DataFrame:
     """A row for each run: how it is, its parameters, and the last row of each table; index `exp_id`.
 
     Args:
         found: Its parameters.
         statuses: How it is.
-        lasts: For each table a frame of the same index.
+        lasts: For each table the last row of each of these runs.
     """
     import pandas as pd
 
@@ -137,33 +131,22 @@ def runs_frame(
         },
         index=index,
     )
-    tables = [last.add_prefix(f"{table}.") for table, last in lasts.items()]
-    params = params_frame(found).rename(columns={name: f"params.{name}" for name in frame})
+    tables = [values_frame(last).add_prefix(f"{table}.") for table, last in lasts.items()]
+    params = values_frame(found).rename(columns={name: f"params.{name}" for name in frame})
     made: pd.DataFrame = pd.concat([frame, params, *tables], axis=1)
     return made
 
 
-def lasts(blocks: Iterable[Block], names: Iterable[str]) -> pd.DataFrame:
-    """The last row of each run, objects left out; index `exp_id`."""
-    import pandas as pd
-
-    index = pd.Index(list(names), name=EXP_ID)
-    cells: dict[str, dict[str, Any]] = {}
+def lasts(blocks: Iterable[Block], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The last row of each run, objects left out; None is missing. Empty for a run without rows."""
+    made: dict[str, dict[str, Any]] = {name: {} for name in names}
     for block in blocks:
         last = block.part.take(np.roll(_firsts(block), -1))
         for column in block.schema:
-            if column.kind in ("float", "int", "bool", "str"):
-                values = values_of(last, column).tolist()
-                missing = mask_of(last, column.name).tolist()
-                own = cells.setdefault(column.name, {})
-                own.update(
-                    (name, value)
-                    for name, value, gone in zip(block.names, values, missing, strict=True)
-                    if not gone
-                )
-    columns = {name: _column([own.get(run) for run in index], index) for name, own in cells.items()}
-    frame: pd.DataFrame = pd.DataFrame(columns, index=index)
-    return frame
+            if column.kind not in OBJECT_KINDS:
+                for name, cell in _cells(block, last, column):
+                    made[name][column.name] = cell
+    return made
 
 
 def wide(
@@ -196,7 +179,7 @@ def wide(
                     cells = cells_of.setdefault(f"{table}.{column.name}.{how}", np.full(len(index), np.nan))
                     cells[rows] = _reduced(values, block.lengths, how)
     metrics = pd.DataFrame(cells_of, index=index)
-    made: pd.DataFrame = pd.concat([params_frame(found), metrics], axis=1)
+    made: pd.DataFrame = pd.concat([values_frame(found), metrics], axis=1)
     return made
 
 
@@ -216,6 +199,13 @@ def _firsts(block: Block) -> Array:
     first = np.zeros(block.part.nrows, dtype=np.bool_)
     first[np.cumsum(block.lengths) - block.lengths] = True
     return first
+
+
+def _cells(block: Block, rows: Part, column: Column) -> Iterator[tuple[str, Any]]:
+    """The cells of a column in `rows`, of which each of the block's runs has one; None is missing."""
+    cells = values_of(rows, column).tolist()
+    for name, cell, gone in zip(block.names, cells, mask_of(rows, column.name).tolist(), strict=True):
+        yield name, None if gone else cell
 
 
 def _value(decode: Decode, name: str, column: Any, cell: Any) -> Any:

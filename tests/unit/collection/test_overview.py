@@ -232,7 +232,7 @@ def test_reductions_pass_over_missing_cells_and_nan() -> None:
 
 
 def test_last_rows_are_last_though_cells_of_them_are_missing() -> None:
-    frame = overview.lasts(blocks(), [*"pqrz", "none"])
+    frame = overview.values_frame(overview.lasts(blocks(), [*"pqrz", "none"]))
     assert frame["s"].tolist()[:4] == ["b", "c", "f", "a"]
     assert frame["n"].isna().tolist() == [True, False, True, False, True]
     assert "o" not in frame
