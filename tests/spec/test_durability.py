@@ -56,7 +56,7 @@ def test_c16_a_flushed_row_survives_a_kill_at_any_moment(
         )
     frame = pd.read_hdf(out / "run" / "store.h5", "t")
     assert len(frame) == rows + 1
-    _check(frame, acknowledged)
+    _check(frame, rows)
 
 
 def _check(frame: pd.DataFrame, acknowledged: int) -> None:
