@@ -155,7 +155,8 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
             self.all_writers = {self.logdir: self.file_writer}
             if self.purge_step is not None:
                 start = SessionLog(status=SessionLog.START)
-                self.file_writer.add_event(Event(step=self.purge_step, session_log=start))
+                for _ in range(2):  # TensorBoard takes a run's first for its beginning, and forgets nothing
+                    self.file_writer.add_event(Event(step=self.purge_step, session_log=start))
         return self.file_writer
 
 

@@ -362,7 +362,11 @@ class Store:
                 ]
                 events.add(self.tensorboard, made, table.nrows)
 
-    def log_hparams(self, params: Mapping[str, Any] | None = None, metrics: str | Sequence[str] = ()) -> None:
+    def log_hparams(
+        self,
+        params: Mapping[str, Any] | None = None,
+        metrics: str | Sequence[str] | Mapping[str, float] = (),
+    ) -> None:
         """Have TensorBoard's HParams tab compare this run with others by its parameters.
 
         That happens by itself, once, for the first row of the table `metadata`: when TensorBoard is first
@@ -372,18 +376,21 @@ class Store:
         Args:
             params: Names to values; by default the first row of `metadata`.
             metrics: The tags of the scalars to compare by, such as `["results/acc"]`; by default all. A
-                string is one tag.
+                string is one tag. Of a dict of tags to values, such as `{"final/acc": 0.93}`, the values
+                are logged, too, as points at step 0.
 
         Raises:
-            RowError: There are no parameters.
+            RowError: There are no parameters, or a metric's value is no number.
         """
         chosen = self._parameters() if params is None else dict(params)
         if not chosen:
             raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
+        tags = [metrics] if isinstance(metrics, str) else list(metrics)
+        values = {tag: _metric(tag, metrics[tag]) for tag in tags} if isinstance(metrics, Mapping) else {}
         writer = self.tensorboard
         self._has_hparams = True
-        tags = [metrics] if isinstance(metrics, str) else metrics
         events.add(writer, events.hparams(chosen, tags), 0)
+        events.add_scalars(writer, values, 0)
 
     def _parameters(self) -> dict[str, Any]:
         """The first row of `metadata`, without objects that nobody vouched for; empty if there is none."""
@@ -615,6 +622,13 @@ def _scalar(table: Table, name: str, value: Any, cells: Mapping[str, Any]) -> fl
             f"table {table.name!r}, column {name!r}: {schema.shown(value)} is no scalar for TensorBoard; use "
             "update_row for it, or another summary_type"
         ) from error
+
+
+def _metric(tag: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise RowError(f"metric {tag!r}: {schema.shown(value)} is no number") from error
 
 
 def _summaries(table: Table, name: str, value: Any, summary_type: str) -> events.Values:

@@ -769,6 +769,34 @@ def test_what_cannot_be_looked_at_meanwhile_is_told_once_and_stays(out: Path, tm
         assert view.runs(2) == ["one", "two"]
 
 
+@pytest.mark.parametrize("load_fast", ["true", "false"])
+def test_a_run_that_was_rewound_has_one_curve(out: Path, tmp_path: Path, load_fast: str) -> None:
+    def log(store: Store, rows: int, value: float) -> None:
+        for _ in range(rows):
+            store.log_table_and_tb("results", {"loss": value})
+            store["results"].flush_row()
+
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+        store.add_table("results", {"loss": float})
+        log(store, 10, 1.0)
+    with Store(out, "run") as store:
+        store.rewind("results", 6)
+        log(store, 2, 2.0)
+    options = ("--port", "0", "--", "--reload_interval", "1", "--load_fast", load_fast)
+    with Viewer(tmp_path, "--logdir", out, *options) as view:
+        assert view.scalars("run", "results/loss", 8) == [
+            *((step, 1.0) for step in range(6)),
+            (6, 2.0),
+            (7, 2.0),
+        ]
+        with Store(out, "run") as store:  # and so while it is looked at
+            store.rewind("results", 3)
+            log(store, 6, 3.0)
+        expected = [(step, 1.0 if step < 3 else 3.0) for step in range(9)]
+        assert view.scalars("run", "results/loss", 9) == expected
+
+
 def test_tables_that_were_never_sent_are_seen(out: Path, tmp_path: Path) -> None:
     with Store(out, "one") as store:
         store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})

@@ -755,6 +755,16 @@ def test_hparams_can_be_chosen_and_there_must_be_some(out: Path) -> None:
     assert len(list((out / "run" / "tensorboard").iterdir())) == 1  # and no run of its own
 
 
+def test_chosen_metrics_may_come_with_their_values(out: Path) -> None:
+    with Store(out, "run") as store:
+        with pytest.raises(RowError, match="metric 'final/acc': 'good' is no number"):
+            store.log_hparams({"lr": 0.1}, metrics={"final/loss": 0.5, "final/acc": "good"})
+        assert not list((out / "run" / "tensorboard").iterdir())
+        store.log_hparams({"lr": 0.1}, metrics={"final/acc": np.float32(0.75), "final/loss": 1})
+    assert hparams_of(out, "run") == [{"lr": 0.1}]
+    assert curves(out / "run") == {"final/acc": [(0, 0.75)], "final/loss": [(0, 1.0)]}
+
+
 def test_hparams_of_a_run_without_tensorboard_make_no_event_file(out: Path) -> None:
     with Store(out, "run") as store:
         store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
