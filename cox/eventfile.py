@@ -111,6 +111,14 @@ class EventFile:
             except OSError as error:
                 raise fs.refused(error, "cannot sync the events for TensorBoard", self.path) from error
 
+    def reopen(self) -> None:
+        """Go on with a file that was closed.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        self._fd = os.open(self.path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+
     def close(self) -> None:
         """Let go of the file. Harmless a second time, and in a forked child."""
         if self._fd >= 0:

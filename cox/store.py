@@ -24,6 +24,7 @@ from cox import events, lifecycle, schema
 from cox.errors import (
     ClosedError,
     CoxError,
+    CoxWarning,
     PendingRowWarning,
     ReadOnlyError,
     RowError,
@@ -164,7 +165,7 @@ class Store:
         self.not_stored = 0
         self._tables: dict[str, Table] = {}
         self._tensorboard: SummaryWriter | None = None
-        self._has_hparams = False
+        self._hparams: events.Values | None = None  # what TensorBoard was told, once it was
         if mode == "r":
             self._refresh()
         else:
@@ -370,8 +371,9 @@ class Store:
         """Have TensorBoard's HParams tab compare this run with others by its parameters.
 
         That happens by itself, once, for the first row of the table `metadata`: when TensorBoard is first
-        used, or, if there is no such row yet, when the store is closed. Call this for other parameters, or
-        to choose the metrics.
+        used, or, if there is no such row yet, when the store is closed. Call this for other parameters,
+        before anything is logged to TensorBoard, which keeps to the first it is told; or, at any time, to
+        choose the metrics.
 
         Args:
             params: Names to values; by default the first row of `metadata`.
@@ -387,8 +389,15 @@ class Store:
             raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
         tags = [metrics] if isinstance(metrics, str) else list(metrics)
         values = {tag: _metric(tag, metrics[tag]) for tag in tags} if isinstance(metrics, Mapping) else {}
+        asked = events.hparams(chosen)
+        self._hparams = self._hparams or asked  # by now: making the writer tells those of the metadata
+        if self._hparams != asked:
+            warn(
+                f"run {self.exp_id}: TensorBoard has been told other parameters, and keeps to those; call "
+                "log_hparams before anything is logged to it",
+                CoxWarning,
+            )
         writer = self.tensorboard
-        self._has_hparams = True
         events.add(writer, events.hparams(chosen, tags), 0)
         events.add_scalars(writer, values, 0)
 
@@ -577,7 +586,7 @@ class Store:
 
     def _add_hparams(self, to: SummaryWriter) -> None:
         """Tell TensorBoard of the parameters, once there are any. Nothing about them stops a program."""
-        if self._has_hparams:
+        if self._hparams is not None:
             return
         try:
             params = self._parameters()
@@ -586,10 +595,10 @@ class Store:
             raise
         except Exception as error:  # noqa: BLE001 - nobody asked for it
             _log.warning("run %s: TensorBoard gets no parameters: %r", self.exp_id, error)
-            self._has_hparams = True
+            self._hparams = ()
             return
         if made:
-            self._has_hparams = True
+            self._hparams = made
             events.add(to, made, 0)
 
     def _close_tensorboard(self) -> None:

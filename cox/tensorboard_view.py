@@ -22,7 +22,7 @@ from cox.errors import CoxError, CoxWarning, ViewError
 from cox.view.names import printable
 from cox.view.notebook import logdir
 from cox.view.selection import Selection, Shown, links, named
-from cox.view.server import serve
+from cox.view.server import leave, serve, signals_to
 from cox.view.tables import TableEvents
 
 __all__ = ["ViewError", "links", "logdir", "main", "serve"]
@@ -82,7 +82,7 @@ def main(
             selection = Selection(
                 folder, format_str, metadata_table, filter_param, where, needs_events=not tables
             )
-            with contextlib.ExitStack() as stack:
+            with signals_to(leave), contextlib.ExitStack() as stack:
                 made = stack.enter_context(TableEvents(tables)) if tables else None
                 refresh = _Refresh(selection, made)
                 _say(f"Showing {len(refresh.targets)} runs of {folder}")

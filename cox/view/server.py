@@ -106,6 +106,11 @@ def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
             signal.signal(number, old)
 
 
+def leave(number: int, _: FrameType | None) -> None:
+    """Handle a signal by leaving all blocks, so that they clean up, with the exit status it stands for."""
+    raise SystemExit(128 + number)
+
+
 class Server:
     """A program that is waited for, and that a signal to this process ends."""
 

@@ -9,18 +9,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import crc32c
 import numpy as np
 
 from cox import events
 from cox.collection.scan import State, state_of
-from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
+from cox.errors import (
+    CollectionWarning,
+    CoxError,
+    DamagedError,
+    FormatVersionError,
+    ViewError,
+    did_you_mean,
+    warn,
+)
 from cox.schema import Column
 from cox.storage import layout, snapshot
 from cox.storage.columns import Array, TableData
 from cox.view.selection import Shown
+
+if TYPE_CHECKING:
+    from cox.eventfile import EventFile
 
 #: The column that counts the steps, if a table has one of these; else the row's number does.
 STEP_COLUMNS = ("step", "global_step", "iteration", "epoch")
@@ -62,10 +73,17 @@ class _Points:
 
 @dataclass(slots=True)
 class _Made:
-    """What was made of a run in some state: how many rows of each table and rank, and their checksum."""
+    """What was made of a run in some state.
+
+    Attributes:
+        state: The state; None if nothing was made.
+        rows: How many rows of each table and rank, and their checksum.
+        file: Where it is.
+    """
 
     state: State | None = None
     rows: dict[_Key, tuple[int, int]] = field(default_factory=dict)
+    file: EventFile | None = None
 
 
 class TableEvents:
@@ -116,6 +134,7 @@ class TableEvents:
         if name not in self._made or not (self._root / name).is_dir():
             self._begin(name)
         made = self._made[name]
+        state = None
         try:
             state = state_of(os.fspath(run.root), made.state)
             if state == made.state:
@@ -126,6 +145,8 @@ class TableEvents:
             if said not in self._told:
                 self._told.add(said)
                 warn(said, CollectionWarning)
+            if isinstance(error, (DamagedError, FormatVersionError)):
+                made.state = state  # which no second look would change
             return
         self._known.update(now.tables)
         ranked = any(writer != layout.MAIN_WRITER for writer in now.content.writers)
@@ -144,20 +165,23 @@ class TableEvents:
         made.state = state
 
     def _write(self, name: str, made: _Made, points: Mapping[_Key, _Points]) -> None:
-        """Draw what is not drawn yet, in a new file: one for each run, held open, would be too many."""
+        """Draw what is not drawn yet. The file is closed after it: one for each run would be too many."""
         from cox.eventfile import EventFile
 
         fresh = {key: made.rows.get(key, (0, 0))[0] for key in points}
         if all(start >= len(points[key].steps) for key, start in fresh.items()):
             return
-        file = EventFile(os.fspath(self._root / name))
+        if made.file is None:
+            made.file = EventFile(os.fspath(self._root / name))
+        else:
+            made.file.reopen()
         try:
             for key, found in points.items():
                 for event in _events(found, fresh[key]):
-                    file.add_event(event)
+                    made.file.add_event(event)
                 made.rows[key] = len(found.steps), found.checksum(len(found.steps))
         finally:
-            file.close()
+            made.file.close()
 
     def _begin(self, name: str) -> None:
         folder = self._root / name

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboardX import SummaryWriter
 
 from cox import tensorboard_view
-from cox.errors import CollectionWarning, RowError, TableNotFoundError
+from cox.errors import CollectionWarning, CoxWarning, RowError, TableNotFoundError
 from cox.readers import CollectionReader
 from cox.store import OBJECT, PICKLE, Store, schema_from_dict
 from cox.tensorboard_view import ViewError, links
@@ -753,6 +753,24 @@ def test_hparams_can_be_chosen_and_there_must_be_some(out: Path) -> None:
         store.log_hparams({"lr": 0.1}, metrics=["results/acc"])
     assert hparams_of(out, "run") == [{"lr": 0.1}]
     assert len(list((out / "run" / "tensorboard").iterdir())) == 1  # and no run of its own
+
+
+def test_chosen_hparams_come_before_those_of_the_metadata(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+        store.log_hparams({"lr": 0.1, "depth": 3})
+        store.writer.add_scalar("loss", 1.0, 0)
+        store.log_hparams({"lr": 0.1, "depth": 3}, metrics="loss")  # again is no other
+    assert hparams_of(out, "run") == [{"lr": 0.1, "depth": 3}]
+
+
+def test_chosen_hparams_that_come_too_late_are_a_warning(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+        store.writer.add_scalar("loss", 1.0, 0)
+        with pytest.warns(CoxWarning, match="run run: TensorBoard has been told other .* before anything"):
+            store.log_hparams({"depth": 3})
+        store.log_hparams(metrics="loss")
 
 
 def test_chosen_metrics_may_come_with_their_values(out: Path) -> None:
