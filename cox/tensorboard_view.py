@@ -28,7 +28,20 @@ from cox.view.tables import TableEvents
 __all__ = ["ViewError", "links", "logdir", "main", "serve"]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class _Command(click.Command):
+    """Tells what an option that it does not know may be."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            meant = f"If it is one of tensorboard's, it goes after two dashes: -- {error.option_name}"
+            raise click.NoSuchOption(error.option_name, f"{error.message} {meant}", ctx=ctx) from error
+
+
+@click.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--logdir", "folder", required=True, metavar="DIR", help="The folder of runs.")
 @click.option(
     "--format-str",

@@ -109,7 +109,7 @@ class Claim:
         fs.show_to_other_hosts(self._fd)
 
 
-def _try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Whether the lock was got; None where there are no locks."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -123,13 +123,13 @@ def _try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
 
 
 def _lock_unless_held(fd: int) -> bool | None:
-    """Take the exclusive lock; waits for those who only look, and not for a holder. As `_try_lock`."""
+    """Take the exclusive lock; waits for those who only look, and not for a holder. As `try_lock`."""
     deadline = time.monotonic() + _BORROWED_FOR
     while True:
-        locked = _try_lock(fd)
+        locked = try_lock(fd)
         if locked is not False or time.monotonic() > deadline:
             return locked
-        if not _try_lock(fd, fcntl.LOCK_SH):
+        if not try_lock(fd, fcntl.LOCK_SH):
             return False  # somebody has it exclusively
         fcntl.flock(fd, fcntl.LOCK_UN)
         time.sleep(random.uniform(0.001, 0.02))  # uneven, for our own look is in the way of others
@@ -252,7 +252,7 @@ def borrowed(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        locked, holder = _try_lock(fd, fcntl.LOCK_SH), _holder(fd)
+        locked, holder = try_lock(fd, fcntl.LOCK_SH), _holder(fd)
         if locked is False or _lives(holder, path, locked=locked is True):
             who = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
             raise RunInUseError(errno.EBUSY, f"{who} writes as {path.stem}", os.fspath(path))
@@ -278,7 +278,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     try:
         deadline = time.monotonic() + patience
         while True:
-            locked = _try_lock(fd)
+            locked = try_lock(fd)
             if locked is not False and not _take_by_name(mark, locked=locked is True):
                 break
             if time.monotonic() >= deadline:

@@ -6,14 +6,13 @@ that, has no way to hold a comma or a colon. What the links lead to is never tou
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+
+from cox.view.scratch import Scratch
 
 
-class LinkDirectory:
+class LinkDirectory(Scratch):
     """A temporary directory of symbolic links. It is there from the beginning, and gone after the block.
 
     Attributes:
@@ -24,45 +23,28 @@ class LinkDirectory:
 
     Example:
         >>> with LinkDirectory() as directory:
-        ...     directory.add("lr-0.1-night", Path("runs/night/tensorboard").absolute())
+        ...     directory.update({"lr-0.1-night": Path("runs/night/tensorboard").absolute()})
     """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="cox-tensorboard-"))
-
-    def add(self, name: str, target: Path) -> None:
-        """Add a link.
-
-        Args:
-            name: What it is called: safe as a file name, and not taken.
-            target: The directory of event files it leads to, absolute.
-        """
-        (self.path / name).symlink_to(target, target_is_directory=True)
+        super().__init__("cox-tensorboard-")
 
     def update(self, targets: Mapping[str, Path]) -> None:
         """Have links of these names to these directories, and no others. Those that stay are not touched.
 
-        The directory is made again if it is gone: systems clean up their temporary files.
+        The directory is made again if it is gone.
+
+        Args:
+            targets: Names that are safe as file names to directories of event files, absolute.
 
         Raises:
             OSError: One cannot be made.
         """
-        if not self.path.exists():
-            self.path.mkdir(0o700)
+        self.renew()
         there = {path.name: path.readlink() for path in self.path.iterdir() if path.is_symlink()}
-        for name in there.keys() - targets.keys():
-            (self.path / name).unlink(missing_ok=True)
+        for name, target in there.items():
+            if targets.get(name) != target:
+                (self.path / name).unlink(missing_ok=True)
         for name, target in targets.items():
-            if name not in there:
-                self.add(name, target)
-            elif there[name] != target:
-                (self.path / name).unlink()
-                self.add(name, target)
-
-    def __enter__(self) -> LinkDirectory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)  # of a link it removes the link
+            if there.get(name) != target:
+                (self.path / name).symlink_to(target, target_is_directory=True)

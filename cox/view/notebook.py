@@ -64,4 +64,4 @@ def _watch(selection: Selection, directory: LinkDirectory, ended: threading.Even
 def _end(directory: LinkDirectory, watcher: threading.Thread, ended: threading.Event) -> None:
     ended.set()
     watcher.join(server.EVERY)
-    directory.__exit__(None, None, None)
+    directory.remove()

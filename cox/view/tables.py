@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import crc32c
@@ -28,6 +26,7 @@ from cox.errors import (
 from cox.schema import Column
 from cox.storage import layout, snapshot
 from cox.storage.columns import Array, TableData
+from cox.view.scratch import Scratch
 from cox.view.selection import Shown
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class _Made:
     file: EventFile | None = None
 
 
-class TableEvents:
+class TableEvents(Scratch):
     """A temporary directory of event files. It is there from the beginning, and gone after the block.
 
     Args:
@@ -94,7 +93,7 @@ class TableEvents:
     """
 
     def __init__(self, tables: Sequence[str]) -> None:
-        self._root = Path(tempfile.mkdtemp(prefix="cox-tables-"))
+        super().__init__("cox-tables-")
         self._tables = tables
         self._made: dict[str, _Made] = {}
         self._known: set[str] = set()
@@ -105,7 +104,7 @@ class TableEvents:
         made = {}
         for one in shown:
             self._update(one.run)
-            made[one.name] = self._root / one.run.root.name
+            made[one.name] = self.path / one.run.root.name
         return made
 
     def check(self) -> None:
@@ -121,17 +120,9 @@ class TableEvents:
                     f"{did_you_mean(table, self._known)}"
                 )
 
-    def __enter__(self) -> TableEvents:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shutil.rmtree(self._root, ignore_errors=True)
-
     def _update(self, run: layout.RunLayout) -> None:
         name = run.root.name
-        if name not in self._made or not (self._root / name).is_dir():
+        if name not in self._made or not (self.path / name).is_dir():
             self._begin(name)
         made = self._made[name]
         state = None
@@ -172,7 +163,7 @@ class TableEvents:
         if all(start >= len(points[key].steps) for key, start in fresh.items()):
             return
         if made.file is None:
-            made.file = EventFile(os.fspath(self._root / name))
+            made.file = EventFile(os.fspath(self.path / name))
         else:
             made.file.reopen()
         try:
@@ -184,9 +175,8 @@ class TableEvents:
             made.file.close()
 
     def _begin(self, name: str) -> None:
-        folder = self._root / name
-        if not self._root.exists():  # systems clean up their temporary files
-            self._root.mkdir(0o700)
+        folder = self.path / name
+        self.renew()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
         self._made[name] = _Made()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import unicodedata
@@ -473,7 +474,8 @@ def test_the_status_of_the_server_is_passed_on(out: Path, served: Served, status
         (["--format-str", "x", "--filter-param", "slope"], "--filter-param' requires 2 arguments"),
         (["--format-str", "x", "--port", "65536"], "65536 is not in the range"),
         (["--format-str", "x", "--port", "http"], "'http' is not a valid integer"),
-        (["--format-str", "x", "--bogus"], "No such option"),
+        (["--format-str", "x", "--bogus"], "goes after two dashes: -- --bogus"),
+        (["--format-stt", "x"], "Did you mean '--format-str'?"),
         (["--format-str", "a", "b"], "unexpected argument 'b'"),
         (["--format-str", "x", "--", "--logdir", "/"], "cannot be handed on"),
         (["--format-str", "x", "--", "--logdir_spec=a:/"], "cannot be handed on"),
@@ -541,8 +543,7 @@ def test_links_go_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (target / "kept").touch()
     targets = {"a": target, "b": tmp_path / "missing"}
     with contextlib.suppress(KeyError), LinkDirectory() as directory:
-        for name, leads_to in targets.items():
-            directory.add(name, leads_to)
+        directory.update(targets)
         assert {path.name: path.readlink() for path in directory.path.iterdir()} == targets
         raise KeyError
     assert [path.name for path in tmp_path.rglob("*")] == ["target", "kept"]
@@ -557,6 +558,45 @@ def test_a_directory_of_links_that_was_cleaned_up_is_made_again(tmp_path: Path) 
         assert sorted(path.name for path in directory.path.iterdir()) == ["a", "b"]
         assert directory.path.stat().st_mode & 0o777 == 0o700
         shutil.rmtree(directory.path)  # and the end does not mind
+
+
+def test_directories_of_processes_that_were_killed_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    program = start(
+        """
+        import sys, time
+        from pathlib import Path
+        from cox.view.linkdir import LinkDirectory
+
+        directory = LinkDirectory()
+        directory.update({"a": Path(sys.argv[1])})
+        print(directory.path)
+        time.sleep(600)
+        """,
+        tmp_path,
+    )
+    path = Path(program.line())
+    stranger = tmp_path / "cox-tensorboard-link"
+    (target := tmp_path / "target").mkdir()
+    (target / "kept").touch()
+    stranger.symlink_to(target)
+
+    def made() -> set[str]:
+        with LinkDirectory() as directory:
+            return {path.name for path in tmp_path.glob("cox-tensorboard-*")} - {directory.path.name}
+
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago))
+    os.utime(stranger, (an_hour_ago, an_hour_ago), follow_symlinks=False)
+    assert made() == {path.name, stranger.name}  # somebody uses it
+    program.kill()
+    assert made() == {stranger.name}
+    assert (target / "kept").exists()
+    fresh = Path(tempfile.mkdtemp(prefix="cox-tensorboard-"))
+    assert made() == {stranger.name, fresh.name}
 
 
 def test_no_program_is_left_when_something_fails_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -888,11 +928,11 @@ def test_tables_of_many_runs_keep_no_files_open(out: Path) -> None:
     for number in range(5):
         make_run(out, f"{number}", {"lr": 0.5})
     shown = Selection(out).first()
-    before = len(os.listdir("/proc/self/fd"))
     with TableEvents(["metadata"]) as made:
+        before = len(os.listdir("/proc/self/fd"))
         assert len(made.targets(shown)) == 5
         assert len(os.listdir("/proc/self/fd")) == before
-        shutil.rmtree(made._root)
+        shutil.rmtree(made.path)
         folder = made.targets(shown)["0"]
         assert drawn(folder) == {"metadata/lr": [(0, 0.5)]}
 
@@ -911,7 +951,9 @@ def test_a_run_whose_tables_cannot_be_read_is_told_of_and_read_once(
             made.targets(shown)
 
 
-def test_a_signal_while_it_starts_leaves_nothing(out: Path, tmp_path: Path, start: Callable[..., Any]) -> None:
+def test_a_signal_while_it_starts_leaves_nothing(
+    out: Path, tmp_path: Path, start: Callable[..., Any]
+) -> None:
     make_run(out, "one", {"lr": 0.5})
     program = """
         import sys, tempfile, time

@@ -154,15 +154,15 @@ MUTANTS = [
     Mutant(
         "the exclusive lock of a claim",
         "cox/storage/claims.py",
-        "        locked = _try_lock(fd)\n        if locked is not False or",
-        "        locked = _try_lock(fd, fcntl.LOCK_SH)\n        if locked is not False or",
+        "        locked = try_lock(fd)\n        if locked is not False or",
+        "        locked = try_lock(fd, fcntl.LOCK_SH)\n        if locked is not False or",
         f"{UNIT}/test_claims.py::test_a_claim_says_who_holds_it",
     ),
     Mutant(
         "looking at a claim takes a shared lock only",
         "cox/storage/claims.py",
-        "        locked, holder = _try_lock(fd, fcntl.LOCK_SH), _holder(fd)\n",
-        "        locked, holder = _try_lock(fd), _holder(fd)\n",
+        "        locked, holder = try_lock(fd, fcntl.LOCK_SH), _holder(fd)\n",
+        "        locked, holder = try_lock(fd), _holder(fd)\n",
         f"{UNIT}/test_claims.py::test_a_claim_that_is_only_looked_at_is_not_taken_for_held",
     ),
     Mutant(
