@@ -54,5 +54,5 @@ def _both(first: RunLayout, second: RunLayout) -> tuple[CollectionReader, tuple[
     from cox.readers import CollectionReader
 
     reader = CollectionReader([first.root.parent, second.root.parent])
-    called = {reader._layout(name).root: name for name in reader.exp_ids}
+    called = {reader.source.layout(name).root: name for name in reader.exp_ids}
     return reader, (called[first.root], called[second.root])

@@ -140,19 +140,19 @@ def _changed(root: str) -> float:
 
 def layout_of(reader: CollectionReader, name: str) -> RunLayout:
     """Where a run of a reader lies."""
-    return reader._layout(name)
+    return reader.source.layout(name)
 
 
 def parameters(reader: CollectionReader, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The parameters of runs, without those that cannot be read."""
-    return reader._parameters(names)
+    return reader.source.parameters(names)
 
 
 def statuses(reader: CollectionReader, names: Iterable[str]) -> dict[str, Status]:
     """How runs are, without those that cannot be read."""
     from cox.collection.status import status_of
 
-    found = {name: reader._guarded(name, partial(status_of, layout_of(reader, name))) for name in names}
+    found = {name: reader.source.guarded(name, partial(status_of, layout_of(reader, name))) for name in names}
     return {name: status for name, status in found.items() if status is not None}
 
 
@@ -171,8 +171,8 @@ def described(reader: CollectionReader, names: Iterable[str], *, rows: bool = Tr
         name: Run(name, layout_of(reader, name).root, status, found[name])
         for name, status in statuses(reader, found).items()
     }
-    for table in reader._tables_of(made) if rows and made else ():
-        for name, last in lasts(reader._read(made, table).blocks, made).items():
+    for table in reader.source.tables_of(made) if rows and made else ():
+        for name, last in lasts(reader.source.read(made, table).blocks, made).items():
             if last:
                 made[name].last[table] = {column: cell for column, cell in last.items() if cell is not None}
     return list(made.values())

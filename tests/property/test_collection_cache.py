@@ -246,7 +246,7 @@ class CacheMachine(RuleBasedStateMachine):
             found = outcome(cox.CollectionReader(self.folder, cache=True), table, reading)
             assert_equal(found, expected)
         for reader in self.readers:
-            if not all(Path(folder, key).exists() for folder, key in reader._runs.values()):
+            if not all(reader.source.layout(name).root.exists() for name in reader.exp_ids):
                 continue
             names = set(reader.exp_ids)
             own = reading.get("exp_filter", lambda name: True)

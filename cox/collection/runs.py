@@ -1,0 +1,304 @@
+"""The runs of one folder or of several: which there are, what they have, and how they are read.
+
+Loads neither numpy nor pandas before something is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Container, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from cox import objects
+from cox.collection import scan
+from cox.errors import (
+    CollectionWarning,
+    CoxError,
+    PredicateError,
+    RunNotFoundError,
+    TableNotFoundError,
+    did_you_mean,
+    warn,
+)
+from cox.metadata import METADATA, decoded
+from cox.schema import Column, Schema, describe_difference
+from cox.storage import layout
+
+if TYPE_CHECKING:
+    from cox.collection.overview import ParamFilter
+    from cox.collection.reading import Rows
+
+_log = logging.getLogger("cox")
+
+#: What a run says of where it was made.
+_ENVIRONMENT = ("host", "platform", "python", "cox", "command")
+
+ExpFilter = Callable[[str], Any]
+Directory = Union[str, "os.PathLike[str]"]
+
+
+class Runs:
+    """The runs that are there when this is made. For the arguments see `CollectionReader`.
+
+    Attributes:
+        directory: Where they are, as it was given.
+        folders: The same as absolute paths.
+        nested: Whether they may lie deeper.
+        metadata: The table whose first row holds their parameters.
+        names: Their names, sorted within each folder.
+
+    Raises:
+        FileNotFoundError: A folder is not there.
+    """
+
+    def __init__(
+        self,
+        directory: Directory | Iterable[Directory],
+        exp_filter: ExpFilter | None = None,
+        *,
+        nested: bool = False,
+        metadata: str = METADATA,
+        skip: bool = False,
+        log_warnings: bool = True,
+        allow_pickle: bool = False,
+        cache: bool | None = None,
+    ) -> None:
+        self.directory = directory
+        self.folders = _absolute(directory)
+        self.nested = nested
+        self.metadata = metadata
+        self._skip = skip
+        self._log_warnings = log_warnings
+        self._allow_pickle = allow_pickle
+        self._cache = cache
+        #: For each run its folder, and its path in there.
+        self._places: dict[str, tuple[str, str]] = {}
+        taken: set[str] = set()
+        for folder in self.folders:
+            for key in scan.run_names(folder, nested=nested):
+                name = _distinct(key, folder, taken)
+                taken.add(name)
+                if exp_filter is None or exp_filter(name):
+                    self._places[name] = folder, key
+        self.names = list(self._places)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def layout(self, name: str) -> layout.RunLayout:
+        """Where a run is.
+
+        Raises:
+            RunNotFoundError: There is no run of that name.
+        """
+        if name not in self._places:
+            hint = did_you_mean(name, self.names)
+            raise RunNotFoundError(f"there is no run {name!r} among {len(self)} in {self.directory}{hint}")
+        folder, key = self._places[name]
+        return layout.RunLayout(Path(folder, key))
+
+    def guarded(self, name: str, read: Callable[[], Any], *, skip: bool = False) -> Any:
+        """What `read` returns, or None if the run cannot be read and is to be left out."""
+        try:
+            return read()
+        except (OSError, CoxError) as error:
+            gone = isinstance(error, FileNotFoundError) and not self.layout(name).root.is_dir()
+            if not (skip or self._skip or gone):
+                _log.error("run %s cannot be read; skip_errs=True leaves such runs out", name)
+                raise
+            warn(f"run {name} is left out: {error}", CollectionWarning)
+            return None
+
+    def warn(self, sentence: str) -> None:
+        """Say something that the caller may have asked not to be told."""
+        if self._log_warnings:
+            warn(sentence, CollectionWarning)
+
+    def read(
+        self,
+        names: Iterable[str],
+        table: str | None = None,
+        *,
+        columns: frozenset[str] | None = None,
+        skip: bool = False,
+    ) -> Rows:
+        """What runs have, and the rows of one table.
+
+        Args:
+            names: The runs.
+            table: The table, if any.
+            columns: The columns that are wanted; None for all.
+            skip: Whether to leave out runs that cannot be read.
+        """
+        from cox.collection.reading import Folder, Rows
+
+        by_folder: dict[str, dict[str, str]] = {}
+        for name in names:
+            folder, key = self._places[name]
+            by_folder.setdefault(folder, {})[key] = name
+        rows = Rows()
+        for folder, shown in by_folder.items():
+            guard = partial(self._guarded_in, shown, skip=skip)
+            reader = Folder(Path(folder), cache=self._cache)
+            found = reader.read(list(shown), guard, table=table, columns=columns)
+            for block in found.blocks:
+                block.names = [shown[key] for key in block.names]
+            rows.blocks += found.blocks
+            rows.schemas.update((shown[key], schemas) for key, schemas in found.schemas.items())
+        return rows
+
+    def _guarded_in(self, shown: Mapping[str, str], key: str, read: Callable[[], Any], *, skip: bool) -> Any:
+        return self.guarded(shown[key], read, skip=skip)
+
+    # --- Parameters
+
+    def parameters(self, names: Iterable[str], *, skip: bool = False) -> dict[str, dict[str, Any]]:
+        """The parameters of each run, as far as it can be read; none for a run without."""
+        from cox.collection import overview
+
+        rows = self.read(names, self.metadata, skip=skip)
+        return overview.parameters(rows.blocks, rows.schemas, self.decoder(self.metadata))
+
+    def chosen(
+        self, exp_filter: ExpFilter | None, params: ParamFilter | None, *, skip: bool = False
+    ) -> list[str]:
+        """The names of the runs that pass both filters."""
+        names = [name for name in self.names if exp_filter is None or exp_filter(name)]
+        if params is None:
+            return names
+        from cox.collection import overview
+
+        return overview.filtered(self.parameters(names, skip=skip), params, self.metadata)
+
+    def refuse_none(self, names: list[str], exp_filter: ExpFilter | None, params: ParamFilter | None) -> None:
+        """Raise if none of the runs has passed the filters.
+
+        Raises:
+            PredicateError: Says what was asked for, and which values there are.
+        """
+        if names or not self.names:
+            return
+        asked = [f"params={params!r}"] if params is not None else []
+        asked += ["exp_filter"] if exp_filter is not None else []
+        told = f"none of {len(self)} runs passes {' and '.join(asked)}"
+        if params is not None and not callable(params):
+            from cox.collection import overview
+
+            told += overview.values_there(self.parameters(self.names), params)
+        raise PredicateError(told)
+
+    def decoder(self, table: str) -> Callable[[str, Column, Any], Any]:
+        """What decodes a table's cells, each by its run's own schema and as far as its run is trusted."""
+        trusts: dict[str, objects.Trust] = {}
+
+        def decode(name: str, column: Column, cell: Any) -> Any:
+            run = self.layout(name)
+            if name not in trusts:
+                trusts[name] = objects.Trust(run, allow_pickle=self._allow_pickle)
+            where = f"column {column.name!r} of table {table!r} in run {run.root}"
+            return decoded(column, cell, run, trusts[name], where)
+
+        return decode
+
+    # --- Tables
+
+    def tables_of(self, names: Iterable[str]) -> list[str]:
+        """The tables that any of the runs has, but the metadata."""
+        found = by_table(self.read(names).schemas)
+        return [table for table in found if table != self.metadata]
+
+    def schemas(self, *, quiet: bool = False) -> dict[str, Schema]:
+        """The columns of each table in all runs."""
+        found = by_table(self.read(self.names).schemas)
+        return {table: self.common_schema(table, schemas, quiet=quiet) for table, schemas in found.items()}
+
+    def common_schema(self, table: str, schemas: Mapping[str, Schema], *, quiet: bool = False) -> Schema:
+        """The columns of a table in some runs; where they differ, all columns and the wider types.
+
+        Args:
+            table: The table.
+            schemas: Its columns by run, of one run at least.
+            quiet: Whether not to warn of those that differ from the first.
+        """
+        from cox.storage.snapshot import merge_schemas
+
+        first = made = next(iter(schemas.values()))
+        for name, schema in schemas.items():
+            if schema is first or schema == first:
+                continue
+            if not quiet:
+                difference = describe_difference(first, schema) or "has its columns in another order"
+                self.warn(f"run {name} has table {table!r} with another schema: it {difference}")
+            made = merge_schemas(made, schema)
+        return made
+
+    def refuse_unknown_table(self, table: str, known: Iterable[str]) -> None:
+        """Raise if a table is none of those that are known.
+
+        Raises:
+            TableNotFoundError: Says which there are.
+        """
+        seen = list(known)
+        if table in seen:
+            return
+        if not seen:
+            raise TableNotFoundError(
+                f"no table {table!r}: none of the {len(self)} runs in {self.directory} has a table"
+            )
+        raise TableNotFoundError(
+            f"no run in {self.directory} has a table {table!r}; there are {sorted(seen)}"
+            f"{did_you_mean(table, seen)}"
+        )
+
+    # --- One run
+
+    def described(self, name: str) -> dict[str, dict[str, Any]]:
+        """A run's parameters, environment, and last rows.
+
+        Raises:
+            RunNotFoundError: There is no run of that name.
+        """
+        from cox.collection import overview
+        from cox.storage import runinfo
+
+        info = runinfo.read(self.layout(name))
+        results: dict[str, Any] = {}
+        for table in self.tables_of([name]):
+            last = overview.lasts(self.read([name], table).blocks, [name])[name]
+            results.update((f"{table}.{column}", cell) for column, cell in last.items())
+        return {
+            "parameters": self.parameters([name])[name],
+            "environment": {key: info.get(key) for key in _ENVIRONMENT},
+            "results": results,
+        }
+
+
+def by_table(schemas: Mapping[str, Mapping[str, Schema]]) -> dict[str, dict[str, Schema]]:
+    """The columns of each table by run, from the tables of each run."""
+    found: dict[str, dict[str, Schema]] = {}
+    for name, tables in schemas.items():
+        for table, schema in tables.items():
+            found.setdefault(table, {})[name] = schema
+    return found
+
+
+def _distinct(key: str, folder: str, taken: Container[str]) -> str:
+    """A name for a run: its path in its folder, with as many parents before it as tell it from the others."""
+    name, parent = key, folder
+    while name in taken:
+        parent, last = os.path.split(parent)
+        name = f"{last}/{name}" if last else f"/{name}"
+    return name
+
+
+def _absolute(directory: Any) -> list[str]:
+    listed = [directory] if isinstance(directory, (str, os.PathLike)) else list(directory)
+    # links are kept as they are; a folder that is given twice counts once
+    folders = list(dict.fromkeys(os.path.abspath(folder) for folder in listed))  # noqa: PTH100
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder} is no directory of runs")
+    return folders

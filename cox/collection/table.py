@@ -1,0 +1,167 @@
+"""One table of many runs: its columns, and its rows as far as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cox import predicates
+from cox.collection import overview
+from cox.collection.assembly import EXP_ID, Collected, object_columns, refuse_unknown
+from cox.collection.runs import Directory, ExpFilter, Runs, by_table
+from cox.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cox.collection.overview import ParamFilter
+
+
+class Table:
+    """A table, as the runs have it.
+
+    Args:
+        runs: The runs.
+        name: The table.
+    """
+
+    def __init__(self, runs: Runs, name: str) -> None:
+        self._runs, self._name = runs, name
+
+    def rows(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        exp_filter: ExpFilter | None = None,
+        params: ParamFilter | None = None,
+        union: bool = True,
+        skip: bool = False,
+    ) -> Collected:
+        """The rows that are asked for, objects as they are stored. For all else see `CollectionReader.df`."""
+        predicate = predicates.parse(where) if where is not None else None
+        columns = [columns] if isinstance(columns, str) else columns
+        names = self._runs.chosen(exp_filter, params, skip=skip)
+        self._runs.refuse_none(names, exp_filter, params)
+        found = self._runs.read(names, self._name, columns=_needed(columns, predicate), skip=skip)
+        tables = by_table(found.schemas)
+        self._runs.refuse_unknown_table(self._name, tables)
+        schemas = tables[self._name]
+        without = [name for name in found.schemas if name not in schemas]
+        if without:
+            self._runs.warn(
+                f"{len(without)} runs have no table {self._name!r} and are left out: {_shortened(without)}"
+            )
+        whole = self._runs.common_schema(self._name, schemas, quiet=union)
+        rows = Collected(self._name, self._only(whole, columns), found.blocks)
+        return rows if predicate is None else rows.where(predicate, whole)
+
+    def rows_and_params(
+        self,
+        columns: Sequence[str],
+        *,
+        where: str | None,
+        exp_filter: ExpFilter | None,
+        params: ParamFilter | None,
+        hue: str | None = None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows, in no more than these columns if there are such, and the parameters of the runs."""
+        chosen = self._runs.chosen(exp_filter, params)
+        found = self.rows(where=where, exp_filter=set(chosen).__contains__)
+        if all(name in found.schema for name in columns):
+            wanted = {*columns, hue}
+            found.schema = Schema(column for column in found.schema if column.name in wanted)
+        return found.frame(optional_as_nan=False), overview.values_frame(self._runs.parameters(chosen))
+
+    def decoded(
+        self, found: Collected, kept: frozenset[str], *, skip: bool
+    ) -> tuple[Collected, dict[str, list[Any]]]:
+        """The objects of the columns that hold some; without the runs whose objects cannot be decoded."""
+        schemas = dict.fromkeys(block.schema for block in found.blocks)
+        columns = [name for name in object_columns(schemas, kept) if name in found.schema]
+        if not columns:
+            return found, {}
+        decode = self._runs.decoder(self._name)
+        return found.decoded(decode, columns, kept, partial(self._runs.guarded, skip=skip))
+
+    # --- For those who take the runs in groups
+
+    def schema(self) -> Schema:
+        """The columns in all runs, those that some run lacks as nullable.
+
+        Raises:
+            TableNotFoundError: There is no such table; names those there are.
+        """
+        tables = by_table(self._runs.read(self._runs.names).schemas)
+        self._runs.refuse_unknown_table(self._name, tables)
+        schemas = tables[self._name]
+        different = set(schemas.values())
+        return Schema(
+            replace(column, nullable=column.nullable or any(column.name not in own for own in different))
+            if column.kind in ("int", "bool")
+            else column
+            for column in self._runs.common_schema(self._name, schemas, quiet=True)
+        )
+
+    def without_rows(self, columns: Sequence[str] | None = None, where: str | None = None) -> pd.DataFrame:
+        """The columns with their types, and no row.
+
+        Raises:
+            ColumnNotFoundError: No run has one of `columns`, or one that `where` mentions.
+        """
+        schema = self.schema()
+        if where is not None:
+            asked = predicates.parse(where).names
+            refuse_unknown(asked, [*schema.names(), EXP_ID], f"where={where!r}: no column")
+        return Collected(self._name, self._only(schema, columns), []).frame()
+
+    def of_runs(
+        self,
+        names: Sequence[str],
+        schema: Schema,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+    ) -> pd.DataFrame:
+        """The rows of some runs, in the columns and types that there are in all runs; objects as stored."""
+        predicate = predicates.parse(where) if where is not None else None
+        rows = self._runs.read(names, self._name, columns=_needed(columns, predicate))
+        found = Collected(self._name, self._only(schema, columns), rows.blocks)
+        return (found if predicate is None else found.where(predicate, schema)).frame()
+
+    def _only(self, schema: Schema, columns: Sequence[str] | None) -> Schema:
+        if columns is None:
+            return schema
+        refuse_unknown(columns, schema.names(), f"table {self._name!r} has no column")
+        return Schema(column for name in columns if (column := schema.get(name)) is not None)
+
+
+def read_partition(
+    folders: list[str],
+    nested: bool,
+    table: str,
+    schema: Schema,
+    meta: pd.DataFrame,
+    columns: Sequence[str] | None,
+    where: str | None,
+    names: list[str],
+) -> pd.DataFrame:
+    """The rows of some runs, in the columns and types of `meta`: what a worker of dask's calls."""
+    own: list[Directory] = [*folders]
+    runs = Runs(own, nested=nested, log_warnings=False, cache=False)
+    rows = Table(runs, table).of_runs(names, schema, columns=columns, where=where)
+    made: pd.DataFrame = rows.reindex(columns=meta.columns).astype(meta.dtypes.to_dict())
+    return made
+
+
+def _needed(columns: Sequence[str] | None, predicate: predicates.Predicate | None) -> frozenset[str] | None:
+    """The columns to read; None for all."""
+    if columns is None:
+        return None
+    return frozenset(columns).union(predicate.names if predicate is not None else ())
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
