@@ -112,13 +112,9 @@ def save(grid: Grid, how: str, path: Path) -> None:
 
 
 def _write_parquet(grid: Grid, path: Path) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        from cox.errors import MissingExtraError
+    from cox.extras import needed
 
-        raise MissingExtraError("Parquet needs pyarrow: pip install 'cox[parquet]'") from error
+    pa, pq = needed("pyarrow", "parquet", "Parquet"), needed("pyarrow.parquet", "parquet", "Parquet")
     try:
         if grid.frame is not None:
             made = pa.Table.from_pandas(grid.frame, preserve_index=False).replace_schema_metadata(None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from cox.errors import MissingExtraError, PredicateError, TableNotFoundError
+from cox.errors import PredicateError, TableNotFoundError
+from cox.extras import needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,16 +141,3 @@ def to_dask(
         MissingExtraError: dask is not installed.
     """
     return needed("dask.dataframe", "dask").from_map(read, groups or [[]], meta=meta)
-
-
-def needed(module: str, extra: str) -> Any:
-    """An optional package.
-
-    Raises:
-        MissingExtraError: It is not installed; says how to.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingExtraError(f"this needs {package}: pip install 'cox[{extra}]'") from error

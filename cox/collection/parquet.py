@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cox.collection.exports import needed, to_arrow
+from cox.collection.exports import to_arrow
 from cox.collection.scan import State
 from cox.errors import ExportError
+from cox.extras import needed
 from cox.storage import claims, fs, layout
 
 if TYPE_CHECKING:

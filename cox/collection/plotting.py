@@ -21,7 +21,8 @@ import numpy as np
 
 from cox.collection.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
 from cox.collection.statistics import Array, as_numbers, by_run, check_level, half_width
-from cox.errors import CompareError, MissingExtraError
+from cox.errors import CompareError
+from cox.extras import needed
 from cox.storage import fs
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def plot(
         StorageError: The figure cannot be saved.
     """
     _check(band, level, most_points, log, path)
-    _needs_matplotlib()
+    for package in ("matplotlib", "seaborn"):
+        needed(package, "plot", "a plot")
     cells = Parameters(params)
     varying = cells.known(over)
     if hue in varying:
@@ -309,14 +311,6 @@ def _moments(values: Array, band: str | None, level: float) -> tuple[Array, Arra
 
 
 # --- From lines to a picture
-
-
-def _needs_matplotlib() -> None:
-    try:
-        import matplotlib as mpl  # noqa: F401
-        import seaborn as sns  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib and seaborn: pip install 'cox[plot]'") from error
 
 
 def _new_axes() -> Any:

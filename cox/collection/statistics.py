@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cox.collection.parameters import EXP_ID, Parameters, identity, is_missing, is_number, not_found
-from cox.errors import CompareError, MissingExtraError
+from cox.errors import CompareError
+from cox.extras import needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,10 +226,7 @@ def half_width(n: Any, std: Any, level: float) -> Any:
     Raises:
         MissingExtraError: scipy is not installed.
     """
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise _without_scipy() from error
+    special = needed("scipy.special", "stats", "a confidence interval")
     n = np.asarray(n, dtype=np.float64)
     with np.errstate(all="ignore"):
         return special.stdtrit(np.where(n > 1, n - 1, np.nan), (1 + level) / 2) * std / np.sqrt(n)
@@ -329,10 +327,7 @@ def _student(level: float) -> _Method:
 
 
 def _bootstrap(level: float, resamples: int, seed: int) -> _Method:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise _without_scipy() from error
+    stats = needed("scipy.stats", "stats", "a confidence interval")
     # the new name since scipy 1.15
     seeded = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
 
@@ -384,7 +379,3 @@ def _change(was: Any, now: Any) -> Any:
         return now - was
     except OverflowError:  # an int beyond all floats, less a float
         return ""
-
-
-def _without_scipy() -> MissingExtraError:
-    return MissingExtraError("confidence intervals need scipy: pip install 'cox[stats]'")
