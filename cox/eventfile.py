@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
+import threading
 import time
 from collections.abc import Callable
 from itertools import count
@@ -18,12 +18,14 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.writer import FileWriter
 
+from cox import events, tfrecords
 from cox.errors import ForkError, StorageError
 from cox.storage import fs
 
+#: So many bytes of a file tell which tags it has.
+_BEGINNING = 64 * 1024
 _files_made = count()
 OnRefusal = Callable[[StorageError], object]
 
@@ -43,6 +45,8 @@ class EventFile:
         self._directory = directory
         self._on_refusal = on_refusal
         self._pid = os.getpid()
+        # reentrant: a signal handler that logs may come while its thread has it
+        self._lock = threading.RLock()
         # TensorBoard reads files in the order of their names; pid and number keep two writers apart
         when, number = f"{time.time():017.6f}", f"{next(_files_made):06}"
         name = f"events.out.tfevents.{when}.{socket.gethostname()}.{self._pid}.{number}"
@@ -66,14 +70,12 @@ class EventFile:
             ForkError: The file is the parent process's.
         """
         self._check_owner()
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        record = length + next(sums) + data + next(sums)
+        record = tfrecords.record(event.SerializeToString())
         size = len(record)
         try:
-            while not self._put(record, size):
-                pass
+            with self._lock:
+                while not self._put(record, size):
+                    pass
         except OSError as error:  # what got there is cut off before the next event
             refused = fs.refused(error, "cannot write an event for TensorBoard", self.path)
             if self._on_refusal is None:
@@ -121,6 +123,13 @@ class EventFile:
 
     def close(self) -> None:
         """Let go of the file. Harmless a second time, and in a forked child."""
+        if self._pid != os.getpid():  # the lock may be held by a thread that is not here
+            self._let_go()
+            return
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -150,6 +159,7 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
 
     file_writer: Any
     all_writers: Any
+    purge_step: int | None
 
     def _get_file_writer(self) -> Any:
         if self.file_writer is None:  # or was closed: tensorboardX begins a new file then
@@ -165,6 +175,7 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
                 start = SessionLog(status=SessionLog.START)
                 for _ in range(2):  # TensorBoard takes a run's first for its beginning, and forgets nothing
                     self.file_writer.add_event(Event(step=self.purge_step, session_log=start))
+                self.purge_step = None  # once: what comes after it is to stay
         return self.file_writer
 
 
@@ -194,3 +205,14 @@ class _FileWriter(FileWriter):  # type: ignore[misc]
     def __init__(self, event_writer: EventFile | _Nowhere) -> None:
         self.event_writer = event_writer
         self._default_metadata: dict[str, Any] = {}
+
+
+def tags_in(directory: Path) -> set[str]:
+    """The tags of the scalars in the event files of a directory, as far as each file's beginning tells."""
+    tags: set[str] = set()
+    for path in directory.glob("*tfevents*"):
+        with path.open("rb") as file:
+            data = file.read(_BEGINNING)
+        for start, stop in tfrecords.scan(data).good:
+            tags.update(tag for tag, _ in events.read(tfrecords.content(data, start, stop)).scalars)
+    return tags

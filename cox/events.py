@@ -8,8 +8,10 @@ written as one event.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cox.schema import shown
@@ -26,6 +28,8 @@ SUMMARY_TYPES = ("audio", "figure", "histogram", "image", "images", "scalar", "t
 
 # no character in it is one that tensorboardX replaces
 _TAG = "tag"
+#: The tag under which the HParams plugin looks for a run's parameters.
+_SESSION_START = "_hparams_/session_start_info"
 
 
 def add_scalars(writer: SummaryWriter, points: Mapping[str, float | None], step: int) -> None:
@@ -62,73 +66,111 @@ def add(writer: SummaryWriter, values: Values, step: int) -> None:
 
 def of_scalars(points: Mapping[str, float], step: int, wall_time: float) -> Any:
     """One point for each tag, as an event for an `EventFile`; `wall_time` in seconds since 1970."""
-    from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()]
+    return of_values(values, step, wall_time)
+
+
+def of_values(values: Values, step: int, wall_time: float) -> Any:
+    """Summaries, as an event for an `EventFile`; `wall_time` in seconds since 1970."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
     return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
 
 
-def scalars_in(data: bytes) -> tuple[list[tuple[str, int]], int | None]:
-    """The tags and steps of an event's scalars, and the step from which on earlier points do not count.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an event says of scalars.
 
-    Args:
-        data: The event, as it stands in a record of an event file.
+    Attributes:
+        step: Its step.
+        wall_time: When it was written, in seconds since 1970.
+        scalars: Tags and values.
+        purged_from: The step from which on earlier points do not count; None if they do.
+        has_hparams: Whether it has the parameters for the HParams tab.
     """
+
+    step: int
+    wall_time: float
+    scalars: list[tuple[str, float]]
+    purged_from: int | None
+    has_hparams: bool
+
+
+def read(data: bytes) -> Found:
+    """What an event says, as it stands in a record of an event file."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     event = Event.FromString(data)
-    if event.HasField("session_log") and event.session_log.status == SessionLog.START:
-        return [], int(event.step)
-    scalars = [value.tag for value in event.summary.value if value.WhichOneof("value") == "simple_value"]
-    return [(tag, int(event.step)) for tag in scalars], None
+    purges = event.HasField("session_log") and event.session_log.status == SessionLog.START
+    return Found(
+        int(event.step),
+        float(event.wall_time),
+        [(value.tag, float(value.simple_value)) for value in event.summary.value if _is_scalar(value)],
+        int(event.step) if purges else None,
+        any(value.tag == _SESSION_START for value in event.summary.value),
+    )
 
 
-def hparams(params: Mapping[str, Any], metrics: Sequence[str] = ()) -> Values:
+def without(data: bytes, drop: Callable[[str, int], bool]) -> bytes | None:
+    """An event without some of its scalars, as bytes; None if there is nothing left.
+
+    Args:
+        data: The event.
+        drop: Whether to drop the scalar of a tag and a step.
+    """
+    from tensorboardX.proto.event_pb2 import Event
+
+    event = Event.FromString(data)
+    values = list(event.summary.value)
+    left = [value for value in values if not (_is_scalar(value) and drop(value.tag, int(event.step)))]
+    if len(left) == len(values):
+        return data
+    del event.summary.value[:]
+    event.summary.value.extend(left)
+    return bytes(event.SerializeToString()) if left else None
+
+
+def _is_scalar(value: Any) -> bool:
+    return bool(value.WhichOneof("value") == "simple_value")
+
+
+def hparams(params: Mapping[str, Any]) -> Values:
     """What TensorBoard's HParams tab wants to know of a run.
+
+    It compares by all scalars there are. An event of the plugin's could choose some; but TensorBoard goes by
+    the first of those that it finds, and hides what the other runs have.
 
     Args:
         params: The parameters: numbers, truth values and text; anything else is shown as text, and so are
             numbers that are not finite or beyond a float.
-        metrics: The tags of the scalars to compare runs by; by default the tab takes all there are.
     """
-    from tensorboardX.proto import api_pb2, plugin_hparams_pb2
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionStartInfo
+    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
-    start = plugin_hparams_pb2.SessionStartInfo()
-    infos = []
+    start = SessionStartInfo()
     for name, value in params.items():
         if value is None:
             continue
         key, plain = _encodable(name), _plain(value)
         if isinstance(plain, bool):
             start.hparams[key].bool_value = plain
-            kind = api_pb2.DATA_TYPE_BOOL
         elif isinstance(plain, float):
             start.hparams[key].number_value = plain
-            kind = api_pb2.DATA_TYPE_FLOAT64
         else:
             start.hparams[key].string_value = plain
-            kind = api_pb2.DATA_TYPE_STRING
-        infos.append(api_pb2.HParamInfo(name=key, type=kind))
-    made = [_of_plugin("session_start_info", start)]
-    if metrics:
-        tags = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=_encodable(tag))) for tag in metrics]
-        made.insert(0, _of_plugin("experiment", api_pb2.Experiment(hparam_infos=infos, metric_infos=tags)))
-    return made
-
-
-def _of_plugin(what: str, content: Any) -> Any:
-    """A summary for the HParams tab."""
-    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
-    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
-
-    data = HParamsPluginData(version=0, **{what: content}).SerializeToString()
+    data = HParamsPluginData(version=0, session_start_info=start).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
-    return Summary.Value(tag=f"_hparams_/{what}", metadata=SummaryMetadata(plugin_data=plugin))
+    return [Summary.Value(tag=_SESSION_START, metadata=SummaryMetadata(plugin_data=plugin))]
 
 
 def _plain(value: Any) -> bool | float | str:
     """A parameter as the HParams tab can show it. Never raises."""
+    if callable(item := getattr(value, "item", None)) and getattr(value, "ndim", None) == 0:
+        with contextlib.suppress(Exception):  # of numpy, torch and their like
+            value = item()
     if isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):

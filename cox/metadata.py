@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cox import objects
-from cox.schema import Column
+from cox.schema import Column, shown
 from cox.storage import layout
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 METADATA = "metadata"
 #: Of `cox.utils.Parameters` a schema makes one column of this name, which holds all of them.
 _ALL_IN_ONE = "params"
+#: How many values of a parameter a message tells.
+_MOST_TOLD = 20
 
 
 def first_row(table: TableData) -> dict[str, tuple[Column, Any]]:
@@ -51,9 +55,39 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: objects.Tru
     return cell
 
 
+def parameters(
+    table: TableData, run: layout.RunLayout, trust: objects.Trust, *, is_ranked: bool = False
+) -> dict[str, Any]:
+    """The parameters of a run, without objects that nobody vouched for; empty if the table is.
+
+    Args:
+        table: Its metadata.
+        run: The run.
+        trust: Which of its objects may be rebuilt.
+        is_ranked: Whether the column `rank` tells who wrote the row, and is no parameter.
+    """
+    values = {}
+    for name, (column, cell) in first_row(table).items() if table.nrows else ():
+        if not (is_ranked and name == layout.RANK_COLUMN):
+            with contextlib.suppress(Exception):  # its class is gone, or is not what it was
+                values[name] = decoded(column, cell, run, trust, name)
+    return unfolded(values)
+
+
 def unfolded(values: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, also where one column holds all of them."""
     inner = values.get(_ALL_IN_ONE)
     if isinstance(inner, dict) and all(isinstance(name, str) for name in inner):
         return {name: value for name, value in values.items() if name != _ALL_IN_ONE} | inner
     return dict(values)
+
+
+def values_told(found: Collection[Mapping[str, Any]], params: Iterable[str]) -> str:
+    """Which values some parameters have, for a message: `lr: 0.1 (2 runs), 1.0; arch: 'vgg'`."""
+    told = []
+    for param in dict.fromkeys(params):
+        counts = Counter(shown(values.get(param)) for values in found)
+        seen = [text + (f" ({runs} runs)" if runs > 1 else "") for text, runs in counts.items()]
+        more = f" and {len(seen) - _MOST_TOLD} more" if len(seen) > _MOST_TOLD else ""
+        told.append(f"{param}: {', '.join(seen[:_MOST_TOLD])}{more}")
+    return "; ".join(told)

@@ -11,20 +11,13 @@ import contextlib
 import errno
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from cox import events, tfrecords
-from cox.collection.scan import is_run
-from cox.errors import CoxError, RunInUseError, RunNotFoundError
-from cox.eventfile import EventFile
-from cox.metadata import METADATA
-from cox.storage import claims, fs, hdf5, layout, salvage, snapshot
-from cox.storage.columns import Array, TableData
+from cox import tfrecords
+from cox.errors import CoxError, RunInUseError
+from cox.storage import claims, fs, hdf5, layout, salvage
 from cox.verify import Report, event_files, verify
 
 #: How long to wait for a fold of this run, in seconds.
@@ -76,8 +69,8 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
             _read_rows(run, done)
         return done
     try:
-        with _held(run):
-            originals = _Originals(run)
+        with held(run):
+            originals = Originals(run)
             if "rows" in whats:
                 _repair_rows(run, done, originals)
             if "state" in whats:
@@ -93,95 +86,8 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
     return done
 
 
-def redraw(
-    path: str | os.PathLike[str], *, from_nothing: bool = True, dry_run: bool = False
-) -> dict[str, int]:
-    """Send the rows of a run to TensorBoard again, as far as their points are not there any more.
-
-    Columns that `log_table_and_tb` has sent are known by the points that are left. A point's step is its
-    row's number: a curve that has a point elsewhere is somebody else's, and is left alone.
-
-    Args:
-        path: The run's directory.
-        from_nothing: Whether to send the numbers of all tables but the metadata, if the run has no point of
-            any kind.
-        dry_run: Whether only to tell what would be sent. Nothing is written then.
-
-    Returns:
-        How many points were missing of each tag; tags that lacked none are left out.
-
-    Raises:
-        RunNotFoundError: It is no run.
-        RunInUseError: A process is writing it.
-        DamagedError: Its rows cannot be read.
-        StorageError: The file system refused something.
-    """
-    run = layout.RunLayout(Path(os.path.abspath(path)))  # noqa: PTH100 - keep links as they are
-    if not is_run(run.root):
-        raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}")
-    with contextlib.nullcontext() if dry_run else _held(run):
-        there = _points_in(run)
-        if not there and not from_nothing:
-            return {}
-        last: dict[str, int] = {}
-        first: dict[str, int] = {}
-        for tag, step in there:
-            last[tag], first[tag] = max(step, last.get(tag, step)), min(step, first.get(tag, step))
-        missing: dict[int, dict[str, float]] = {}
-        lacking: Counter[str] = Counter()
-        for table in snapshot.read(run).tables.values():
-            steps = _steps_of(table)
-            nrows = int(steps.max()) + 1 if len(steps) else 0
-            for tag, step, value in _points_of(table, steps):
-                is_ours = tag in last and first[tag] >= 0 and last[tag] < nrows
-                wanted = is_ours if there else table.name != METADATA
-                if wanted and (tag, step) not in there:
-                    missing.setdefault(step, {})[tag] = value
-                    lacking[tag] += 1
-        if missing and not dry_run:
-            file = EventFile(os.fspath(run.tensorboard_dir))
-            for step in sorted(missing):
-                file.add_event(events.of_scalars(missing[step], step, time.time()))
-            file.close()
-    return dict(lacking)
-
-
-def _points_in(run: layout.RunLayout) -> set[tuple[str, int]]:
-    """The tags and steps of the scalars in a run's event files that count."""
-    there: set[tuple[str, int]] = set()
-    for path in sorted(event_files(run)):
-        data = path.read_bytes()
-        for start, stop in tfrecords.scan(data).good:
-            points, purged_from = events.scalars_in(tfrecords.content(data, start, stop))
-            if purged_from is not None:
-                there = {(tag, step) for tag, step in there if step < purged_from}
-            there.update(points)
-    return there
-
-
-def _steps_of(table: TableData) -> Array:
-    """The number of each row. The rows of several ranks are counted for each rank."""
-    rank = table.schema.get(layout.RANK_COLUMN)
-    ranks = np.zeros(table.nrows) if rank is None else table.column(rank)[0]
-    steps = np.zeros(table.nrows, dtype=np.int64)
-    for one in np.unique(ranks):
-        steps[ranks == one] = np.arange(int((ranks == one).sum()))
-    return steps
-
-
-def _points_of(table: TableData, steps: Array) -> Iterator[tuple[str, int, float]]:
-    """Tag, step and value of each number in a table."""
-    rank = table.schema.get(layout.RANK_COLUMN)
-    for column in table.schema:
-        if column.kind not in ("int", "float", "bool") or column is rank:
-            continue
-        values, missing = table.column(column)
-        for row in np.flatnonzero(~missing) if missing is not None else range(table.nrows):
-            yield f"{table.name}/{column.name}", int(steps[row]), float(values[row])
-
-
 @contextlib.contextmanager
-def _held(run: layout.RunLayout) -> Iterator[None]:
+def held(run: layout.RunLayout) -> Iterator[None]:
     """Be the only one who writes a run while the block runs.
 
     Raises:
@@ -200,7 +106,7 @@ def _held(run: layout.RunLayout) -> Iterator[None]:
         yield
 
 
-class _Originals:
+class Originals:
     """Where the originals of a run go. The directory is made for the first of them."""
 
     def __init__(self, run: layout.RunLayout) -> None:
@@ -245,7 +151,7 @@ def _read_rows(run: layout.RunLayout, done: Repair) -> salvage.Remains:
     return left
 
 
-def _repair_rows(run: layout.RunLayout, done: Repair, originals: _Originals) -> None:
+def _repair_rows(run: layout.RunLayout, done: Repair, originals: Originals) -> None:
     left = _read_rows(run, done)
     if not left.damage and not left.now.damage:
         return  # what is wrong is in the text of cells that upstream wrote, and would be there again
@@ -257,7 +163,7 @@ def _repair_rows(run: layout.RunLayout, done: Repair, originals: _Originals) -> 
         originals.take(log.path)
 
 
-def _repair_events(run: layout.RunLayout, originals: _Originals) -> None:
+def _repair_events(run: layout.RunLayout, originals: Originals) -> None:
     """Have the events that are whole stand in a file without gaps."""
     for path in run.tensorboard_dir.rglob(f"{layout.TEMPORARY_PREFIX}*"):
         fs.unlink(path)  # of a repair that was killed: no writer looks for it here

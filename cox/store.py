@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import KeysView, Mapping, Sequence
+from collections.abc import KeysView, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -161,6 +161,7 @@ class Store:
         self._objects_dir = run.objects_dir
         self._trust = Trust(run, allow_pickle=allow_pickle)
         self._mode = mode
+        self._rank = rank
         self._on_error = on_error
         self.not_stored = 0
         self._tables: dict[str, Table] = {}
@@ -189,7 +190,8 @@ class Store:
             raise fs.refused(error, "cannot make the run", error.filename or self.path) from error
         if self._mode == "w":
             try:
-                self._writer.truncate()
+                if self._writer.truncate():
+                    _remove_events(run)
             except BaseException:
                 release(self._writer)
                 self._writer = None
@@ -293,16 +295,24 @@ class Store:
             step: Keep the rows before the first whose `column` is this or more: the step that will be
                 logged next.
             column: The column that counts steps.
-            purge_tensorboard: Whether TensorBoard is to forget the points from that step on as well. It
+            purge_tensorboard: Whether TensorBoard is to forget the points from there on as well: from that
+                row on, or, if nothing of this table was sent to it, from `step` on. Its slower loader
                 forgets those of all tags; pass False for a table that counts otherwise than the rest.
 
         Raises:
             RewindError: The table has not so many rows, or no such column.
         """
         left = self.get_table(table_name).rewind(nrows, step=step, column=column)
-        if purge_tensorboard and (self._tensorboard is not None or any(Path(self.tb_dir).iterdir())):
+        if not purge_tensorboard:
+            return
+        from cox.eventfile import tags_in
+
+        drawn = tags_in(self._run.events_dir(self._rank))
+        if drawn or self._tensorboard is not None:
+            # what log_table_and_tb has sent is numbered by rows, whatever the table counts
+            rows = any(tag.startswith(f"{table_name}/") for tag in drawn)
             self._close_tensorboard()
-            self._tensorboard = self._make_tensorboard(purge_step=left if step is None else step)
+            self._tensorboard = self._make_tensorboard(purge_step=left if step is None or rows else step)
 
     # --- TensorBoard
 
@@ -314,7 +324,9 @@ class Store:
             ReadOnlyError: The store was opened with mode='r'.
         """
         if self._tensorboard is None:
-            self._tensorboard = self._make_tensorboard()
+            with self._writing().lock:  # of two threads that come here first, one makes it
+                if self._tensorboard is None:
+                    self._tensorboard = self._make_tensorboard()
         return self._tensorboard
 
     @property
@@ -366,29 +378,28 @@ class Store:
     def log_hparams(
         self,
         params: Mapping[str, Any] | None = None,
-        metrics: str | Sequence[str] | Mapping[str, float] = (),
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Have TensorBoard's HParams tab compare this run with others by its parameters.
 
         That happens by itself, once, for the first row of the table `metadata`: when TensorBoard is first
         used, or, if there is no such row yet, when the store is closed. Call this for other parameters,
-        before anything is logged to TensorBoard, which keeps to the first it is told; or, at any time, to
-        choose the metrics.
+        before anything is logged to TensorBoard, which keeps to the first it is told; or, in the end, to
+        add what came of it to the last values of all curves, by which the tab compares.
 
         Args:
             params: Names to values; by default the first row of `metadata`.
-            metrics: The tags of the scalars to compare by, such as `["results/acc"]`; by default all. A
-                string is one tag. Of a dict of tags to values, such as `{"final/acc": 0.93}`, the values
-                are logged, too, as points at step 0.
+            metrics: Tags to values, such as `{"best/acc": 0.93}`: logged as points at step 0.
 
         Raises:
-            RowError: There are no parameters, or a metric's value is no number.
+            RowError: There are no parameters, or a metric has no value that is a number.
         """
         chosen = self._parameters() if params is None else dict(params)
         if not chosen:
             raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
-        tags = [metrics] if isinstance(metrics, str) else list(metrics)
-        values = {tag: _metric(tag, metrics[tag]) for tag in tags} if isinstance(metrics, Mapping) else {}
+        if metrics is not None and not isinstance(metrics, Mapping):
+            raise RowError(f"metrics={metrics!r}: give tags with their values, as in {{'best/acc': 0.93}}")
+        values = {tag: _metric(tag, value) for tag, value in (metrics or {}).items()}
         asked = events.hparams(chosen)
         self._hparams = self._hparams or asked  # by now: making the writer tells those of the metadata
         if self._hparams != asked:
@@ -398,7 +409,7 @@ class Store:
                 CoxWarning,
             )
         writer = self.tensorboard
-        events.add(writer, events.hparams(chosen, tags), 0)
+        events.add(writer, asked, 0)
         events.add_scalars(writer, values, 0)
 
     def _parameters(self) -> dict[str, Any]:
@@ -406,12 +417,9 @@ class Store:
         from cox import metadata
 
         table = self._read_table(metadata.METADATA) if metadata.METADATA in self._tables else None
-        found = metadata.first_row(table) if table is not None and table.nrows else {}
-        values = {}
-        for name, (column, cell) in found.items():
-            with contextlib.suppress(Exception):  # its class is gone, or is not what it was
-                values[name] = metadata.decoded(column, cell, self._run, self._trust, name)
-        return metadata.unfolded(values)
+        if table is None:
+            return {}
+        return metadata.parameters(table, self._run, self._trust, is_ranked=self._rank is not None)
 
     # --- Copies and the end
 
@@ -580,7 +588,9 @@ class Store:
         from cox.eventfile import RunSummaryWriter
 
         on_refusal = _warn_of if self._on_error == "warn" else None
-        made = RunSummaryWriter(self.tb_dir, purge_step=purge_step, on_refusal=on_refusal)
+        made = RunSummaryWriter(
+            os.fspath(self._run.events_dir(self._rank)), purge_step=purge_step, on_refusal=on_refusal
+        )
         self._add_hparams(made)
         return made
 
@@ -590,7 +600,7 @@ class Store:
             return
         try:
             params = self._parameters()
-            made = events.hparams(params) if params else ()
+            made = events.hparams(params) if params and not self._rank else ()
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 - nobody asked for it
@@ -612,6 +622,15 @@ class Store:
             if self._on_error != "warn":
                 raise
             _warn_of(error)
+
+
+def _remove_events(run: layout.RunLayout) -> None:
+    """Forget what TensorBoard was sent of the rows that are gone."""
+    try:
+        for path in run.tensorboard_dir.rglob("*tfevents*"):
+            fs.unlink(path)
+    except OSError as error:
+        raise fs.refused(error, "cannot remove the events for TensorBoard", error.filename) from error
 
 
 def _warn_of(error: StorageError) -> None:

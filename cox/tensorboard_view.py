@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from cox.errors import CoxError, CoxWarning, ViewError
+from cox.errors import CoxError, CoxWarning, PredicateError, ViewError
 from cox.view.names import printable
 from cox.view.notebook import logdir
 from cox.view.selection import Selection, Shown, links, named
@@ -69,8 +69,9 @@ class _Command(click.Command):
     "tables",
     multiple=True,
     metavar="TABLE",
-    help="Show the numbers in this table, whether they were sent to TensorBoard or not, and nothing else. "
-    "Can be given several times.",
+    help="Show the numbers in this table, whether they were sent to TensorBoard or not, and nothing else: by "
+    "the column step, global_step, iteration or epoch, if its numbers grow, or else by row. Can be given "
+    "several times.",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF TENSORBOARD]")
 def main(
@@ -99,7 +100,13 @@ def main(
                 made = stack.enter_context(TableEvents(tables)) if tables else None
                 refresh = _Refresh(selection, made)
                 _say(f"Showing {len(refresh.targets)} runs of {folder}")
+                if not any(map(_has_files, refresh.targets.values())):
+                    _say("None of them has sent anything to TensorBoard yet; --from-tables shows their rows")
                 status = serve(refresh.targets, port=port, options=options, refresh=refresh)
+    except PredicateError as error:
+        for line in f"Error: {error}".split("\n"):  # it shows where
+            _say(line, err=True)
+        status = 2
     except (CoxError, OSError) as error:
         _say(f"Error: {error}", err=True)
         status = 2
@@ -135,6 +142,12 @@ class _Refresh:
 
     def _named(self, shown: Sequence[Shown]) -> Mapping[str, Path]:
         return named(shown) if self._tables is None else self._tables.targets(shown)
+
+
+def _has_files(directory: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(directory.iterdir())
+    return False
 
 
 def _check_options(options: Sequence[str]) -> None:

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import crc32c
+
 _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
 #: What the upper bytes of a record's length are, for one below 16 MB: how the next one is looked for.
@@ -30,6 +32,13 @@ class Records:
     good: list[tuple[int, int]] = field(default_factory=list)
     bad: list[tuple[int, int]] = field(default_factory=list)
     torn: int = 0
+
+
+def record(content: bytes) -> bytes:
+    """The record that holds some data."""
+    length = struct.pack("<Q", len(content))
+    sums = (_TAIL.pack(_masked_crc(part)) for part in (length, content))
+    return b"".join((length, next(sums), content, next(sums)))
 
 
 def content(data: bytes, start: int, stop: int) -> bytes:
@@ -91,17 +100,6 @@ def _masked_crc_of_length(length: bytes) -> int:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C, turned and shifted as TensorFlow does it. tensorboardX has it, too, and drags torch along."""
-    crc, table = 0xFFFFFFFF, _crc_table()
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
+    """CRC-32C, turned and shifted as TensorFlow does it."""
+    crc = int(crc32c.crc32c(data))
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@lru_cache(maxsize=1)
-def _crc_table() -> list[int]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [(crc >> 1) ^ (0x82F63B78 if crc & 1 else 0) for crc in table]
-    return table

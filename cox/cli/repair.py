@@ -10,7 +10,8 @@ import click
 from cox.cli.terminal import printable
 from cox.cli.verify import as_document, show_findings
 from cox.errors import CoxError, RunNotFoundError
-from cox.repair import Repair, redraw
+from cox.redraw import redraw
+from cox.repair import Repair
 from cox.repair import repair as repair_run
 from cox.verify import runs_at
 

@@ -74,17 +74,11 @@ def filtered(found: Mapping[str, dict[str, Any]], params: ParamFilter, table: st
     ]
 
 
-def values_there(
-    found: Mapping[str, Mapping[str, Any]], params: str | Mapping[str, Any], most: int = 20
-) -> str:
+def values_there(found: Mapping[str, Mapping[str, Any]], params: str | Mapping[str, Any]) -> str:
     """The end of a sentence: which values the parameters have that are asked for."""
     asked = sorted(predicates.parse(params).names) if isinstance(params, str) else list(params)
-    told = []
-    for param in asked:
-        seen = list(dict.fromkeys(shown(values.get(param)) for values in found.values()))
-        more = f" and {len(seen) - most} more" if len(seen) > most else ""
-        told.append(f"{param}: {', '.join(seen[:most])}{more}")
-    return f"; the values there are: {'; '.join(told)}"
+    whole = [{**values, EXP_ID: name} for name, values in found.items()]
+    return f"; the values there are: {metadata.values_told(whole, asked)}"
 
 
 def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:

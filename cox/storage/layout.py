@@ -62,6 +62,10 @@ class RunLayout:
         """TensorBoard's event files."""
         return self.root / TENSORBOARD_DIR
 
+    def events_dir(self, rank: int | None) -> Path:
+        """Where a writer's event files go: curves of two ranks under one tag would be in each other's way."""
+        return self.tensorboard_dir if not rank else self.tensorboard_dir / f"rank-{rank}"
+
     @property
     def objects_dir(self) -> Path:
         """The payloads of PICKLE and PYTORCH_STATE cells."""

@@ -7,7 +7,7 @@ sequence number that the store file says it holds. No lock is taken, nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,25 @@ class Snapshot:
     def tables(self) -> dict[str, TableData]:
         """The tables by name. Those whose rows were not asked for have none."""
         return self.content.tables
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether several wrote it as ranks, so that the column `rank` is ours."""
+        return any(writer != layout.MAIN_WRITER for writer in self.content.writers)
+
+    def by_rank(self, table: str) -> Iterator[tuple[int | None, Array]]:
+        """The ranks that wrote a table, and which of its rows are of each; None is no rank."""
+        data = self.tables[table]
+        rank = data.schema.get(layout.RANK_COLUMN) if self.is_ranked else None
+        if rank is None:
+            yield None, np.arange(data.nrows)
+            return
+        ranks, missing = data.column(rank)
+        gone = np.zeros(data.nrows, dtype=np.bool_) if missing is None else missing
+        if gone.any():
+            yield None, np.flatnonzero(gone)
+        for one in np.unique(ranks[~gone]):
+            yield int(one), np.flatnonzero((ranks == one) & ~gone)
 
     def warn(self, run: Path | str) -> None:
         """Warn of what could not be read."""

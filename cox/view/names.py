@@ -28,6 +28,10 @@ _NOT_FOR_FILES = re.compile(f"[/{_GARBLING}]")
 _TOO_WIDE = re.compile(r"\d{4,}")
 
 
+class FormatSpecError(ViewError):
+    """A format spec does not fit a value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """`{param:spec}` in a format string."""
@@ -72,7 +76,7 @@ def render(pieces: Iterable[str | Field], values: Mapping[str, Any], exp_id: str
     """A parsed format string with the values of a run.
 
     Raises:
-        ViewError: A spec that does not fit its value.
+        FormatSpecError: A spec that does not fit its value.
     """
     made = []
     for piece in pieces:
@@ -82,7 +86,7 @@ def render(pieces: Iterable[str | Field], values: Mapping[str, Any], exp_id: str
         try:
             made.append(_show(values[piece.param], piece.spec))
         except (ValueError, OverflowError) as error:
-            raise ViewError(
+            raise FormatSpecError(
                 f"--format-str: {piece.spec!r} cannot show {piece.param} of run {exp_id}, "
                 f"{reprlib.repr(values[piece.param])}: {error}"
             ) from error

@@ -7,12 +7,15 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 from cox.view import server
 from cox.view.linkdir import LinkDirectory
 from cox.view.selection import Selection, named
 
 _log = logging.getLogger("cox")
+#: By what was asked for: a cell that is run again shows the same directory, and so the same TensorBoard.
+_made: dict[Any, LinkDirectory] = {}
 
 
 def logdir(
@@ -39,14 +42,18 @@ def logdir(
         >>> %load_ext tensorboard
         >>> %tensorboard --logdir {cox.tensorboard_view.logdir("runs")}
     """
-    selection = Selection(folder, format_str, metadata_table, filters, where)
+    asked = os.path.abspath(folder), format_str, metadata_table, tuple(filters), where  # noqa: PTH100
+    selection = Selection(folder, format_str, metadata_table, asked[3], where)
     targets = named(selection.first())
-    directory = LinkDirectory()
+    if asked in _made:
+        _made[asked].update(targets)
+        return str(_made[asked].path)
+    directory = _made[asked] = LinkDirectory()
     directory.update(targets)
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(selection, directory, ended), daemon=True)
     watcher.start()
-    atexit.register(_end, directory, watcher, ended)
+    atexit.register(_end, os.getpid(), directory, watcher, ended)
     return str(directory.path)
 
 
@@ -61,7 +68,9 @@ def _watch(selection: Selection, directory: LinkDirectory, ended: threading.Even
                 _log.warning("the runs in TensorBoard stay as they are: %s", said)
 
 
-def _end(directory: LinkDirectory, watcher: threading.Thread, ended: threading.Event) -> None:
+def _end(pid: int, directory: LinkDirectory, watcher: threading.Thread, ended: threading.Event) -> None:
+    if pid != os.getpid():  # a forked child, to whom it does not belong
+        return
     ended.set()
     watcher.join(server.EVERY)
     directory.remove()

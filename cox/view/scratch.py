@@ -40,6 +40,11 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
         self._fd = _lock(self.path)
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """What a program needs to inherit so that the directory stays as long as it runs."""
+        return () if self._fd is None else (self._fd,)
+
     def renew(self) -> None:
         """Make it again if it is gone: systems clean up their temporary files."""
         if not self.path.exists():

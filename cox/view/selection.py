@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from cox import metadata, objects, predicates
 from cox.collection.scan import State, find_runs, state_of
-from cox.errors import CollectionWarning, CoxError, ViewError, did_you_mean, warn
+from cox.errors import CollectionWarning, CoxError, PredicateError, ViewError, did_you_mean, warn
 from cox.schema import OBJECT_KINDS, Column
 from cox.storage import layout, snapshot
 from cox.view import names
@@ -145,15 +144,25 @@ class Selection:
         whole = list(self._with_values(found, params))
         shown: list[Shown] = []
         taken: set[str] = set()
+        odd: list[tuple[_Run, CoxError]] = []
         for run, values in whole:
-            if self._passes(run, values):
+            try:
+                if not self._passes(run, values):
+                    continue
                 if self._format is None:
                     pieces = self._pieces(run)
                 is_plain = self._format is None and not pieces
                 prefix = None if is_plain else names.render(pieces, values, run.exp_id)
-                name = next(name for name in names.candidates(prefix, run.exp_id) if name not in taken)
-                taken.add(name)
-                shown.append(Shown(name, run.layout))
+            except (PredicateError, names.FormatSpecError) as error:  # its values are of another kind
+                odd.append((run, error))
+                continue
+            name = next(name for name in names.candidates(prefix, run.exp_id) if name not in taken)
+            taken.add(name)
+            shown.append(Shown(name, run.layout))
+        if odd and not shown:
+            raise odd[0][1]
+        for run, why in odd:
+            self._warn(_broken(run.layout, why))
         return [values for _, values in whole], shown
 
     def _passes(self, run: _Run, values: Mapping[str, Any]) -> bool:
@@ -231,7 +240,10 @@ class Selection:
         rows = now.tables.get(self._table)
         if rows is None or rows.nrows == 0:
             return None
-        found = _Run(run, self._table, metadata.first_row(rows))
+        first = metadata.first_row(rows)
+        if now.is_ranked:
+            first.pop(layout.RANK_COLUMN, None)  # it says who wrote the row
+        found = _Run(run, self._table, first)
         if found.cells.get(_ALL_IN_ONE, (None, None))[1] is None:
             return found
         try:
@@ -376,14 +388,5 @@ def _nothing_left(
     if predicate is not None:
         asked.append(f"--where {predicate.text!r}")
         params += sorted(predicate.names)
-    values = {param: Counter(str(values[param]) for values in there) for param in params}
-    shown = "; ".join(f"{param}: {_shortly(counts)}" for param, counts in values.items())
-    return f"none of {len(there)} runs passes {' '.join(asked)}; the values there are: {shown}"
-
-
-def _shortly(counts: Counter[str], most: int = 20) -> str:
-    shown = [
-        (f"{text!r}" if len(text) <= 80 else f"{text[:80]!r}…") + (f" ({runs} runs)" if runs > 1 else "")
-        for text, runs in [*counts.items()][:most]
-    ]
-    return ", ".join(shown) + (f" and {len(counts) - most} more" if len(counts) > most else "")
+    told = metadata.values_told(there, params)
+    return f"none of {len(there)} runs passes {' '.join(asked)}; the values there are: {told}"

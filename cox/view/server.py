@@ -54,7 +54,7 @@ def serve(
         directory.update(targets)
         logdir = str(directory.path)
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
-        return server.run([*command, *options], refresh and _Update(directory, refresh))
+        return server.run([*command, *options], refresh and _Update(directory, refresh), directory.fds)
 
 
 class _Update:
@@ -118,18 +118,24 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._signal: int | None = None
 
-    def run(self, command: Sequence[str], now_and_then: Callable[[], object] | None = None) -> int:
+    def run(
+        self,
+        command: Sequence[str],
+        now_and_then: Callable[[], object] | None = None,
+        fds: Sequence[int] = (),
+    ) -> int:
         """Run a program to its end and return its exit status, or 128 and the signal that ended it.
 
         Args:
             command: The program.
             now_and_then: Called every `EVERY` seconds meanwhile, in this thread.
+            fds: File descriptors that the program inherits.
         """
         # a session of its own: a terminal's Ctrl-C would reach it too, and being told twice to end makes
         # it fail in the middle of cleaning up. Safe path: a random.py in the working directory is none of
         # its modules.
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=fds)
         self._process = process
         if self._signal is not None:  # it came when there was nothing to end yet
             _end(process)

@@ -32,7 +32,7 @@ from cox.view.selection import Shown
 if TYPE_CHECKING:
     from cox.eventfile import EventFile
 
-#: The column that counts the steps, if a table has one of these; else the row's number does.
+#: The column that counts the steps: the first of these whose numbers grow; else the row's number does.
 STEP_COLUMNS = ("step", "global_step", "iteration", "epoch")
 #: The column that says when a row was written, in seconds since 1970.
 TIME_COLUMNS = ("wall_time", "timestamp", "time")
@@ -42,6 +42,8 @@ _STEPS = 2.0**63
 _Key = tuple[str, "int | None"]
 #: A time before this one, in 1973, is no time of day.
 _NO_TIME = 1e8
+#: Nor is one behind this, in the year 5138.
+_FAR_TIME = 1e11
 
 
 @dataclass(slots=True)
@@ -140,11 +142,10 @@ class TableEvents(Scratch):
                 made.state = state  # which no second look would change
             return
         self._known.update(now.tables)
-        ranked = any(writer != layout.MAIN_WRITER for writer in now.content.writers)
         points: dict[_Key, _Points] = {}
         for table in self._tables:
             if table in now.tables:
-                points.update(_points(now.tables[table], ranked=ranked))
+                points.update(_points(now, now.tables[table]))
         if any(found.checksum(nrows) != checksum for found, nrows, checksum in _known_rows(made, points)):
             self._begin(name)  # the run went back: what was drawn of it is no longer so
             made = self._made[name]
@@ -188,18 +189,26 @@ def _known_rows(made: _Made, points: Mapping[_Key, _Points]) -> Iterator[tuple[_
             yield points[key], nrows, checksum
 
 
-def _points(table: TableData, *, ranked: bool) -> Iterator[tuple[_Key, _Points]]:
+def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _Points]]:
     """The scalars of a table, of each rank by itself. Columns that say when are none."""
     columns = {column.name: column for column in table.schema if column.kind in ("int", "float", "bool")}
-    step = next((columns[name] for name in STEP_COLUMNS if name in columns), None)
+    by_rank = list(now.by_rank(table.name))
+    step = next(
+        (
+            columns[name]
+            for name in STEP_COLUMNS
+            if name in columns and _counts(table, columns[name], by_rank)
+        ),
+        None,
+    )
     time = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
-    rank = columns.get(layout.RANK_COLUMN) if ranked else None
+    rank = columns.get(layout.RANK_COLUMN) if now.is_ranked else None
     shown = [column for column in columns.values() if column not in (step, time, rank)]
     times = None if time is None else _times(*_numbers(table, time))
     if time is not None and times is None:
         shown.append(time)
     found = [_numbers(table, column) for column in shown]
-    for one, rows in _by_rank(table, rank):
+    for one, rows in by_rank:
         steps = np.arange(len(rows), dtype=np.float64)
         if step is not None:
             values, missing = _numbers(table, step)
@@ -222,17 +231,15 @@ def _points(table: TableData, *, ranked: bool) -> Iterator[tuple[_Key, _Points]]
         )
 
 
-def _by_rank(table: TableData, rank: Column | None) -> Iterator[tuple[int | None, Array]]:
-    """The ranks that wrote a table, and which rows are of each; None is no rank."""
-    if rank is None:
-        yield None, np.arange(table.nrows)
-        return
-    ranks, missing = table.column(rank)
-    gone = np.zeros(table.nrows, dtype=np.bool_) if missing is None else missing
-    if gone.any():
-        yield None, np.flatnonzero(gone)
-    for one in np.unique(ranks[~gone]):
-        yield int(one), np.flatnonzero((ranks == one) & ~gone)
+def _counts(table: TableData, column: Column, by_rank: Sequence[tuple[int | None, Array]]) -> bool:
+    """Whether a column counts the steps of a table: whole numbers, each beyond the one before."""
+    values, missing = _numbers(table, column)
+    known = np.isfinite(values) & (np.abs(values) < _STEPS)
+    if missing is not None:
+        known &= ~missing
+    if not known.any() or (values[known] % 1).any():
+        return False
+    return all((np.diff(values[rows][known[rows]]) > 0).all() for _, rows in by_rank)
 
 
 def _times(times: Array, missing: Array | None) -> Array | None:
@@ -240,6 +247,8 @@ def _times(times: Array, missing: Array | None) -> Array | None:
     known = np.isfinite(times) if missing is None else np.isfinite(times) & ~missing
     if not known.any() or (times[known] < _NO_TIME).any():
         return None
+    while (times[known] > _FAR_TIME).any():  # in milliseconds, or in less
+        times = times / 1000
     if known.all():
         return times
     return np.interp(np.arange(len(times)), np.flatnonzero(known), times[known])

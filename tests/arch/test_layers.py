@@ -36,7 +36,6 @@ FLOORS: list[set[str]] = [
     {
         "cox.frames",
         "cox.html",
-        "cox.eventfile",
         "cox.events",
         "cox.lifecycle",
         "cox.metadata",
@@ -44,6 +43,7 @@ FLOORS: list[set[str]] = [
         "cox.savers",
         "cox.tfrecords",
     },
+    {"cox.eventfile"},
     {"cox.table"},
     {"cox.store", "cox.executors"},
     {"cox.collection.scan", "cox.collection.progress", "cox.collection.blocks"},
@@ -56,6 +56,7 @@ FLOORS: list[set[str]] = [
     {"cox.readers"},  # beside the store as readers go, but `stores` are Stores
     {"cox.view", "cox.verify"},
     {"cox.repair"},
+    {"cox.redraw"},
     {"cox.tensorboard_view"},
     {"cox.experiments"},
     {"cox.plans", "cox.sweeps", "cox.manager", "cox.report"},

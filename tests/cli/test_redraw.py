@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cox import events, tfrecords
 from cox.cli import main
-from cox.errors import RunNotFoundError
-from cox.repair import redraw
+from cox.errors import PendingRowWarning, RunNotFoundError
+from cox.redraw import redraw
 from cox.store import Store
+from tests.viewer import Viewer
 
 
 def curve(run: Path, tag: str) -> list[tuple[int, float]]:
@@ -71,6 +73,104 @@ def test_without_any_point_all_numbers_are_sent(run: Path) -> None:
     assert told == {"run": str(run), "points": {"t/x": 4, "t/quiet": 4}}
     assert curve(run, "t/x") == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 9.0)]
     assert curve(run, "metadata/lr") == []
+
+
+def in_order(run: Path, tag: str) -> list[tuple[int, float]]:
+    """The points of a curve as they stand in the files, one behind the other."""
+    found = []
+    for path in sorted((run / "tensorboard").rglob("*tfevents*")):
+        data = path.read_bytes()
+        for start, stop in tfrecords.scan(data).good:
+            event = events.read(tfrecords.content(data, start, stop))
+            found += [(event.step, value) for own, value in event.scalars if own == tag]
+    return found
+
+
+def test_a_gap_is_not_filled_from_behind(out: Path) -> None:
+    # TensorBoard's fast loader would forget what came from there on
+    for session in range(3):
+        with Store(out, "run") as store:
+            store.add_table("t", {"x": float, "y": float | None})
+            for row in range(4 * session, 4 * session + 4):
+                store.log_table_and_tb("t", {"x": row, "y": row if row % 2 else None})
+                store["t"].flush_row()
+                store.writer.add_scalar("own", row, row)
+    run = out / "run"
+    whole = {tag: in_order(run, tag) for tag in ("t/x", "t/y", "own")}
+    gone = sorted((run / "tensorboard").iterdir())[1]
+    gone.unlink()
+    kept = in_order(run, "own")
+    assert "6 points missing\n  t/x: 4\n  t/y: 2\n" in call(run)
+    assert in_order(run, "t/x") == whole["t/x"]
+    assert in_order(run, "t/y") == whole["t/y"]
+    assert in_order(run, "own") == kept
+    assert "no points missing" in call(run)
+    originals = sorted(run.glob(".cox/damaged-*/tensorboard/*"))
+    assert len(originals) == 1, "what was taken out of a file is still there"
+
+
+def test_the_fast_loader_shows_a_curve_with_a_gap_whole_again(out: Path, tmp_path: Path) -> None:
+    for session in range(3):
+        with Store(out, "run") as store:
+            store.add_table("t", {"x": float})
+            for row in range(4 * session, 4 * session + 4):
+                store.log_table_and_tb("t", {"x": row})
+                store["t"].flush_row()
+    sorted((out / "run" / "tensorboard").iterdir())[1].unlink()
+    call(out / "run")
+    with Store(out, "run") as store:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+    with Viewer(tmp_path, "--logdir", out, "--port", "0") as view:
+        assert view.scalars("run", "t/x", 12) == [(row, float(row)) for row in range(12)]
+
+
+def test_a_column_rank_of_the_users_counts_no_ranks(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("t", {"x": float, "rank": int})
+        for row in range(4):
+            store.log_table_and_tb("t", {"x": row, "rank": 7 - row})
+            store["t"].flush_row()
+    for path in (out / "run" / "tensorboard").iterdir():
+        path.unlink()
+    call(out / "run")
+    assert curve(out / "run", "t/x") == [(row, float(row)) for row in range(4)]
+    assert curve(out / "run", "t/rank") == [(row, 7.0 - row) for row in range(4)]
+
+
+def test_a_point_of_a_row_that_was_never_flushed_makes_no_stranger_of_a_curve(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("t", {"x": float})
+        for row in range(3):
+            store.log_table_and_tb("t", {"x": row})
+            store["t"].flush_row()
+    with pytest.warns(PendingRowWarning), Store(out, "run") as store:
+        store.log_table_and_tb("t", {"x": 3.0})
+    min((out / "run" / "tensorboard").iterdir()).unlink()
+    assert "3 points missing" in call(out / "run")
+    assert in_order(out / "run", "t/x") == [(row, float(row)) for row in range(4)]
+
+
+def test_without_any_point_the_parameters_are_sent_too(run: Path) -> None:
+    for path in (run / "tensorboard").iterdir():
+        path.unlink()
+    call(run)
+    found = EventAccumulator(os.fspath(run / "tensorboard")).Reload().PluginTagToContent("hparams")
+    assert b"lr" in found["_hparams_/session_start_info"]
+
+
+def test_each_rank_gets_its_own_points_back(out: Path) -> None:
+    for rank in (0, 1):
+        with Store(out, "run", rank=rank) as store:
+            store.add_table("t", {"x": float})
+            for row in range(3):
+                store.log_table_and_tb("t", {"x": 10.0 * rank + row})
+                store["t"].flush_row()
+    whole = in_order(out / "run", "t/x")
+    for path in (out / "run" / "tensorboard").rglob("*tfevents*"):
+        os.truncate(path, path.stat().st_size - 1)
+    assert "2 points missing" in call(out / "run")
+    assert sorted(in_order(out / "run", "t/x")) == sorted(whole)
+    assert "no points missing" in call(out / "run")
 
 
 def test_a_run_that_is_written_is_left_alone(run: Path) -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cox import tensorboard_view
-from cox.errors import CollectionWarning
+from cox.errors import CollectionWarning, PredicateError
 from cox.storage import snapshot
 from cox.store import OBJECT, PICKLE, Store
 from cox.tensorboard_view import ViewError, links, main
@@ -191,6 +191,19 @@ def test_a_name_leaves_out_what_the_run_lacks(out: Path) -> None:
     assert list(links(out)) == ["lr=0.5-a", "depth=3,lr=0.1-b", "other=1-c"]
 
 
+@pytest.mark.parametrize("option", [{"format_str": "{lr:.2e}"}, {"where": "lr < 1"}], ids=["format", "where"])
+def test_a_run_whose_value_is_of_another_kind_is_left_out(out: Path, option: dict[str, Any]) -> None:
+    make_run(out, "odd", {"lr": "auto"})
+    selection = Selection(out, **option)
+    with pytest.raises((ViewError, PredicateError), match="lr"):  # where none can be shown
+        selection.first()
+    make_run(out, "one", {"lr": 0.1})
+    with pytest.warns(CollectionWarning, match="run odd is left out: .*lr"):
+        assert len(selection.first()) == 1
+    make_run(out, "two", {"lr": 0.2})
+    assert len(selection.refreshed()) == 2  # and it is told once
+
+
 def test_runs_that_cannot_be_read_are_read_once(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(out, "fine", {"lr": 0.5})
     make_run(out, "broken", {"lr": 0.5})
@@ -290,9 +303,9 @@ def test_nothing_left_shows_the_values_there_are(out: Path) -> None:
     said = refusal(out, filters=[("n", "3$"), ("n", "4$"), ("arch", "vgg")])
     assert said.startswith(
         "none of 25 runs passes --filter-param n '3$' --filter-param n '4$' --filter-param arch 'vgg'; "
-        "the values there are: n: '0', '1', '2',"
+        "the values there are: n: 0, 1, 2,"
     )
-    assert said.endswith(f"'19' and 5 more; arch: '{'x' * 80}'… (13 runs), 'resnet18' (12 runs)")
+    assert said.endswith(f"19 and 5 more; arch: '{'x' * 199}… (13 runs), 'resnet18' (12 runs)")
 
 
 # --- Names
@@ -440,7 +453,10 @@ def test_says_how_many_runs_on_stdout_and_warns_on_stderr(out: Path, served: Ser
     make_run(out, "one", {"lr": 0.5})
     Store(out, "two\x1b[31m").close()
     result = call("--logdir", out, "--format-str", "{lr}")
-    assert result.stdout == f"Showing 1 runs of {out}\n"
+    assert result.stdout == (
+        f"Showing 1 runs of {out}\n"
+        "None of them has sent anything to TensorBoard yet; --from-tables shows their rows\n"
+    )
     assert result.stderr == "Warning: left out, for want of a row in the table 'metadata': two_[31m\n"
     assert served.calls == [(["0.5-one"], 6006, ())]
 
@@ -481,7 +497,7 @@ def test_the_status_of_the_server_is_passed_on(out: Path, served: Served, status
         (["--format-str", "x", "--", "--logdir_spec=a:/"], "cannot be handed on"),
         (["--format-str", "x", "--", "--port=1"], "cannot be handed on"),
         (["--where", "slop > 1"], "Error: --where: there is no parameter 'slop'"),
-        (["--where", "slope >"], "in this condition:"),
+        (["--where", "slope >"], "Error: in this condition:\n    slope >\n"),
         (["--where", "slope > 1"], "Error: none of 1 runs passes --where 'slope > 1'; the values there are"),
     ],
 )
@@ -902,6 +918,44 @@ def test_rows_without_a_step_have_no_place(out: Path) -> None:
         assert file.stat().st_size == size  # what was drawn is not drawn again
 
 
+@pytest.mark.parametrize(
+    ("columns", "steps"),
+    [
+        ({"epoch": [0, 0, 1, 1], "step": [0, 1, 0, 1]}, [0, 1, 2, 3]),
+        ({"step": [0, 1, 0, 1], "global_step": [0, 10, 20, 30]}, [0, 10, 20, 30]),
+        ({"epoch": [0.0, 0.5, 1.0, 1.5]}, [0, 1, 2, 3]),
+        ({"epoch": [1.0, 2.0, 4.0, 8.0]}, [1, 2, 4, 8]),
+        ({"step": [3, 2, 1, 0]}, [0, 1, 2, 3]),
+    ],
+    ids=["begins again", "the next one grows", "no whole numbers", "whole floats", "falls"],
+)
+def test_only_what_grows_counts_the_steps(
+    out: Path, columns: dict[str, list[float]], steps: list[int]
+) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Store(out, "one") as store:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        table = store.add_table("t", {**{name: type(cell) for name, cell in rows[0].items()}, "x": float})
+        for number, row in enumerate(rows):
+            table.append_row({**row, "x": float(number)})
+    with TableEvents(["t"]) as made:
+        folder = made.targets(Selection(out).first())["one"]
+        assert drawn(folder)["t/x"] == [(step, float(number)) for number, step in enumerate(steps)]
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9], ids=["s", "ms", "us", "ns"])
+def test_times_are_seconds_whatever_their_unit(out: Path, unit: int) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Store(out, "one") as store:
+        table = store.add_table("t", {"timestamp": float, "x": float})
+        for x in (0.0, 1.0):
+            table.append_row({"timestamp": (1.7e9 + x) * unit, "x": x})
+    with TableEvents(["t"]) as made:
+        folder = made.targets(Selection(out).first())["one"]
+        found = EventAccumulator(str(folder)).Reload().Scalars("t/x")
+    assert [point.wall_time for point in found] == pytest.approx([1.7e9, 1.7e9 + 1], abs=0.001)
+
+
 def test_each_rank_has_a_curve_of_its_own(out: Path) -> None:
     with Store(out, "one", rank=0) as zero, Store(out, "one", rank=1) as one, TableEvents(["t"]) as made:
         zero.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
@@ -987,7 +1041,7 @@ def test_tables_that_no_run_has_are_an_error(out: Path, served: Served) -> None:
 def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: Path) -> None:
     make_run(out, "one", {"lr": 0.5})
     program = """
-        import sys, time
+        import os, sys, time
         from pathlib import Path
         from cox.store import Store
         from cox.tensorboard_view import logdir
@@ -996,6 +1050,11 @@ def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: 
         server.EVERY = 0.05
         links = Path(logdir(sys.argv[1], "lr-{lr}"))
         assert [path.name for path in links.iterdir()] == ["lr-0.5-one"]
+        assert logdir(sys.argv[1], "lr-{lr}") == str(links)  # a cell that is run again
+        if os.fork() == 0:
+            sys.exit()
+        os.wait()
+        assert links.exists()  # it is none of the child's
         with Store(sys.argv[1], "two") as store:
             store.add_table("metadata", {"lr": float}).append_row({"lr": 2.0})
         while len(list(links.iterdir())) < 2:
@@ -1028,6 +1087,8 @@ def test_a_module_in_the_working_directory_is_none_of_the_servers(out: Path, tmp
 
 def test_options_after_two_dashes_reach_tensorboard(out: Path, tmp_path: Path) -> None:
     make_run(out, "one", {"lr": 0.5})
+    with Store(out, "one") as store:
+        store.writer.add_scalar("x", 1.0, 0)
     with Viewer(tmp_path, "--logdir", out, "--format-str", "x", "--", "--version_tb") as view:
         assert view.end() == 0
         assert re.fullmatch(r"Showing 1 runs of .*\n\d+\.\d+\.\d+\n", view.said)

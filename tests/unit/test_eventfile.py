@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,19 @@ def test_a_killed_process_leaves_every_point(tmp_path: Path, start: Callable[...
     assert program.line() == "logged"
     program.kill()
     assert points(tmp_path / "run" / "tensorboard") == {"t/x": [(x, x) for x in range(500)]}
+
+
+def test_threads_that_log_at_once_lose_and_tear_nothing(tmp_path: Path) -> None:
+    writer = RunSummaryWriter(str(tmp_path))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda tag: [writer.add_scalar(tag, x, x) for x in range(1000)], "abcd"))
+    finally:
+        sys.setswitchinterval(before)
+    writer.close()
+    assert points(tmp_path) == {tag: [(x, x) for x in range(1000)] for tag in "abcd"}
 
 
 def test_two_writers_of_one_second_have_a_file_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
