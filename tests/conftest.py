@@ -14,11 +14,21 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Longer than anything takes on a slow machine, and short enough to wait for once.
-PATIENCE = 60.0
+PATIENCE = 300.0
+
+# How long an example takes, or the making of it, is a matter of the machine and of what else runs on it.
+hypothesis.settings.register_profile(
+    "cox",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize="COX_SEED" not in os.environ,  # a change is judged by the examples that the last one was
+)
+hypothesis.settings.load_profile("cox")
 
 _programs = itertools.count()
 

@@ -23,7 +23,7 @@ def run_benchmarks(*arguments: str) -> str:
         env=os.environ | {"COLUMNS": "200", "TERM": "dumb"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

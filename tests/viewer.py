@@ -143,6 +143,10 @@ class Viewer:
         ]
 
     def nothing_is_left(self) -> None:
+        # the data server ends by itself, when it sees that TensorBoard is gone
+        deadline = time.monotonic() + PATIENCE
+        while self.server_processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert self.server_processes() == []
         # TensorBoard keeps a folder for the descriptions of running servers; there must be none in it
         assert [path.name for path in self.temporary.rglob("*") if path.name != ".tensorboard-info"] == []

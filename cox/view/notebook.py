@@ -16,6 +16,8 @@ from cox.view.selection import Selection, named
 _log = logging.getLogger("cox")
 #: By what was asked for: a cell that is run again shows the same directory, and so the same TensorBoard.
 _made: dict[Any, LinkDirectory] = {}
+#: Held by whoever changes one of these directories.
+_at_it = threading.Lock()
 
 
 def logdir(
@@ -46,7 +48,8 @@ def logdir(
     selection = Selection(folder, format_str, metadata_table, asked[3], where)
     targets = named(selection.first())
     if asked in _made:
-        _made[asked].update(targets)
+        with _at_it:
+            _made[asked].update(targets)
         return str(_made[asked].path)
     directory = _made[asked] = LinkDirectory()
     directory.update(targets)
@@ -61,7 +64,10 @@ def _watch(selection: Selection, directory: LinkDirectory, ended: threading.Even
     told: set[str] = set()
     while not ended.wait(server.EVERY):
         try:
-            directory.update(named(selection.refreshed()))
+            targets = named(selection.refreshed())
+            with _at_it:
+                if not ended.is_set():  # a look may take longer than its end is waited for
+                    directory.update(targets)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be better
             if (said := f"{type(error).__name__}: {error}") not in told:
                 told.add(said)
@@ -73,4 +79,5 @@ def _end(pid: int, directory: LinkDirectory, watcher: threading.Thread, ended: t
         return
     ended.set()
     watcher.join(server.EVERY)
-    directory.remove()
+    with _at_it:
+        directory.remove()

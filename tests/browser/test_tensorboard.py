@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from cox.store import Store
+from tests.conftest import PATIENCE
 from tests.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -53,13 +55,16 @@ def test_names_filters_and_curves(
     with Viewer(
         tmp_path, "--logdir", runs, "--format-str", "lr-{lr}", "--filter-param", "arch", "resnet", *RELOAD
     ) as view:
-        view.runs(2)
+        for run in view.runs(2):
+            view.scalars(run, "results/acc", 60)
         page.goto(f"{view.url()}/#timeseries")
         wait_for(page, "results/acc", "results/loss", "lr-0.1-a", "lr-0.01-b")
-        page.wait_for_timeout(1000)  # the curves are drawn in an animation
-        picture("curves")
+        deadline = time.monotonic() + PATIENCE
         for card in page.locator("line-chart").all():
-            assert len(coloured(card.screenshot())) >= 2, "a curve for each run, each of its own colour"
+            while len(coloured(card.screenshot())) < 2:  # they are drawn in an animation
+                assert time.monotonic() < deadline, "a curve for each run, each of its own colour"
+                page.wait_for_timeout(200)
+        picture("curves")
         assert page.get_by_text("-c", exact=False).filter(has_text="lr-0.5").count() == 0
         # the last values stand below the curves
         wait_for(page, f"{1 - math.exp(-5.9):.4f}")
@@ -77,14 +82,17 @@ def test_hparams_compare_runs_by_their_parameters(
     runs: Path, tmp_path: Path, page: Page, picture: Callable[[str], Path]
 ) -> None:
     with Viewer(tmp_path, "--logdir", runs, *RELOAD) as view:
-        view.runs(3)
+        for run in view.runs(3):
+            view.scalars(run, "results/acc", 60)
         page.goto(f"{view.url()}/#hparams")
         wait_for(page, "Trial ID", "results/acc", "0.010000", "vgg, deep: 16/19")
         picture("hparams")
-        assert (
-            page.get_by_text("resnet18", exact=True).locator("visible=true").count() == 3
-        )  # two rows, and the list to choose from
         wait_for(page, f"{1 - math.exp(-5.9):.5g}")
+        shown = page.get_by_text("resnet18", exact=True).locator("visible=true")
+        deadline = time.monotonic() + PATIENCE
+        while shown.count() != 3:  # two rows, and the list to choose from
+            assert time.monotonic() < deadline, shown.count()
+            page.wait_for_timeout(200)
 
 
 def test_final_metrics_and_the_parameters_of_all_runs_are_in_the_hparams_tab(
@@ -100,7 +108,8 @@ def test_final_metrics_and_the_parameters_of_all_runs_are_in_the_hparams_tab(
                 table.flush_row()
             store.log_hparams(metrics={"best/acc": 0.5 + lr})
     with Viewer(tmp_path, "--logdir", out, *RELOAD) as view:
-        view.runs(2)
+        for run in view.runs(2):
+            view.scalars(run, "best/acc", 1)
         page.goto(f"{view.url()}/#hparams")
         wait_for(page, "Trial ID", "best/acc", "results/loss", "0.60000", "0.51000", "0.010000")
         picture("metrics")

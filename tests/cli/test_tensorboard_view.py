@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import os
 import re
 import shutil
@@ -198,7 +199,7 @@ def test_a_run_whose_value_is_of_another_kind_is_left_out(out: Path, option: dic
     with pytest.raises((ViewError, PredicateError), match="lr"):  # where none can be shown
         selection.first()
     make_run(out, "one", {"lr": 0.1})
-    with pytest.warns(CollectionWarning, match="run odd is left out: .*lr"):
+    with pytest.warns(CollectionWarning, match="(?s)run odd is left out: .*lr"):
         assert len(selection.first()) == 1
     make_run(out, "two", {"lr": 0.2})
     assert len(selection.refreshed()) == 2  # and it is told once
@@ -701,11 +702,16 @@ def test_the_status_of_a_program(run: Callable[..., list[str]], code: str, statu
 
 
 def test_a_program_that_does_not_end_is_killed(start: Callable[..., Any]) -> None:
-    program = start(PROGRAM, 0.2, STUBBORN)
-    program.line()
-    child = int(program.line())
-    program.process.send_signal(signal.SIGINT)
-    assert [program.line(), program.line()] == ["asked", "status 130"]
+    for grace in (0.2, 5, 60):  # where it takes longer to say that it was asked, it has more time
+        program = start(PROGRAM, grace, STUBBORN)
+        program.line()
+        child = int(program.line())
+        program.process.send_signal(signal.SIGINT)
+        said = [program.line()]
+        if said == ["asked"]:
+            said.append(program.line())
+            break
+    assert said == ["asked", "status 130"]
     assert not is_there(child)
 
 
@@ -753,10 +759,6 @@ def test_a_signal_leaves_neither_process_nor_directory(
         # as a terminal does it: to the whole process group
         os.killpg(view.process.pid, number)
         assert view.end() == 128 + number
-        # the data server ends by itself, when it sees that TensorBoard is gone
-        deadline = time.monotonic() + PATIENCE
-        while view.server_processes() and time.monotonic() < deadline:
-            time.sleep(0.05)
         view.nothing_is_left()
         assert "Traceback" not in view.complained
 
@@ -766,14 +768,17 @@ def test_a_port_that_is_taken_is_told_with_one_that_is_free(out: Path, tmp_path:
 
     make_run(out, "one", {"lr": 0.5})
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        for port in range(20_000 + os.getpid() % 10_000, 32_000):  # not of those that the system hands out
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                break
         taken.listen()
-        port = taken.getsockname()[1]
         with Viewer(tmp_path, "--logdir", out, "--format-str", "{lr}", "--port", str(port)) as view:
             assert view.end() == 2
             told = re.search(rf"--port: {port} is taken; (\d+) is free", view.complained)
             assert told is not None, view.complained
             with socket.socket() as free:
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 free.bind(("127.0.0.1", int(told[1])))
             view.nothing_is_left()
 
@@ -841,16 +846,14 @@ def test_a_run_that_was_rewound_has_one_curve(out: Path, tmp_path: Path, load_fa
         log(store, 2, 2.0)
     options = ("--port", "0", "--", "--reload_interval", "1", "--load_fast", load_fast)
     with Viewer(tmp_path, "--logdir", out, *options) as view:
-        assert view.scalars("run", "results/loss", 8) == [
-            *((step, 1.0) for step in range(6)),
-            (6, 2.0),
-            (7, 2.0),
-        ]
+        expected = [*((step, 1.0) for step in range(6)), (6, 2.0), (7, 2.0)]
+        # until, for a server that has read the first of the files shows what that one has
+        view.until(lambda: view.scalars("run", "results/loss", 8) == expected or None, "the rewind")
         with Store(out, "run") as store:  # and so while it is looked at
             store.rewind("results", 3)
             log(store, 6, 3.0)
         expected = [(step, 1.0 if step < 3 else 3.0) for step in range(9)]
-        assert view.scalars("run", "results/loss", 9) == expected
+        view.until(lambda: view.scalars("run", "results/loss", 9) == expected or None, "another rewind")
 
 
 def test_tables_that_were_never_sent_are_seen(out: Path, tmp_path: Path) -> None:
@@ -982,10 +985,11 @@ def test_tables_of_many_runs_keep_no_files_open(out: Path) -> None:
     for number in range(5):
         make_run(out, f"{number}", {"lr": 0.5})
     shown = Selection(out).first()
+    gc.collect()  # what other tests left open is none of the matter
     with TableEvents(["metadata"]) as made:
         before = len(os.listdir("/proc/self/fd"))
         assert len(made.targets(shown)) == 5
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
         shutil.rmtree(made.path)
         folder = made.targets(shown)["0"]
         assert drawn(folder) == {"metadata/lr": [(0, 0.5)]}
@@ -1059,6 +1063,7 @@ def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: 
             store.add_table("metadata", {"lr": float}).append_row({"lr": 2.0})
         while len(list(links.iterdir())) < 2:
             time.sleep(0.01)
+        server.EVERY = 600  # it waits as long for the look that is under way
         print(links)
     """
     done = subprocess.run(

@@ -311,6 +311,7 @@ store.close()
         [os.environ["COX_UPSTREAM_PYTHON"], "-c", script, str(tmp_path)],
         check=True,
         cwd=tmp_path,
-        timeout=120,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # it leads to ours
+        timeout=600,
     )
     assert Store(tmp_path, "ours", mode="r")["L1 ball"].df["radius"].tolist() == [1.5, 9.5]

@@ -76,7 +76,7 @@ def read_over_and_over(folder: str, number: int, seconds: float, acks: list[str]
     counters, done = [Counter(Path(path)) for path in acks], Counter(Path(readings))
     deadline = time.monotonic() + seconds
     seen: dict[str, int] = {}
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or done.value <= 3:  # the machine may be slow
         before = [counter.value for counter in counters]
         options: dict[str, Any] = choose.choice(
             [{}, {}, {"columns": ["text", "step"]}, {"where": "step >= 0"}]

@@ -546,6 +546,7 @@ def test_a_folder_below_a_file(tmp_path: Path) -> None:
 @contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
     """So many files can be opened, and no more."""
+    gc.collect()  # what other tests left open must not be closed meanwhile
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # the limit is on the number, not on how many: fill the gaps below it
     filled = [os.open(os.devnull, os.O_RDONLY)]

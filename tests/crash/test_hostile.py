@@ -37,7 +37,7 @@ READ = """
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + 400_000_000,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (150, 150))
     warnings.simplefilter("always")
     shown = []
 

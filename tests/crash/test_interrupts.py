@@ -7,6 +7,7 @@ tests have one come behind every call that a row makes, one after the other.
 from __future__ import annotations
 
 import dis
+import gc
 import os
 import sys
 import threading
@@ -62,11 +63,13 @@ def interrupted(point: int, handler: Callable[[], object], *modules: ModuleType)
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what other tests left must not be closed, and interrupted, in here
     sys.settrace(trace)
     try:
         yield
     finally:
         sys.settrace(before)
+        gc.enable()
 
 
 def ctrl_c() -> None:
@@ -102,7 +105,7 @@ def append_interrupted(folder: Path, point: int, how: str) -> bool:
         stopped = True
     another = threading.Thread(target=append, args=(2,), daemon=True)
     another.start()
-    another.join(timeout=10)
+    another.join(timeout=60)
     if another.is_alive():
         store._writer.lock.release()  # type: ignore[union-attr] # or that thread would wait for ever
         pytest.fail(f"interrupt {point} left the lock taken")

@@ -18,7 +18,7 @@ from cox.errors import RunInUseError
 from cox.storage import claims, layout
 from tests.crash.children import Counter
 from tests.crash.test_concurrency import SECONDS, end, join, wait_until
-from tests.crash.zygote import ROOT, Zygote
+from tests.crash.zygote import PATIENCE, ROOT, Zygote
 
 CHILD = "tests.crash.children:on_host"
 
@@ -55,7 +55,7 @@ class Host:
     def leave(self) -> None:
         """Take the mount down."""
         subprocess.run(["fusermount3", "-uz", self.at], check=False, capture_output=True)
-        self._client.wait(20)
+        self._client.wait(PATIENCE)
 
 
 @pytest.fixture(params=["none", "local"])
@@ -78,7 +78,7 @@ def test_readers_here_and_there_see_no_torn_or_missing_row(
     acks, ended = str(tmp_path / "acks"), str(tmp_path / "end")
     Counter(Path(acks)), Counter(Path(ended))
     counts = [str(tmp_path / f"readings-{number}") for number in range(3)]
-    writing = zygote.start(CHILD, "a", "write_rows", str(here.at), SECONDS, acks, ended)
+    writing = zygote.start(CHILD, "a", "write_rows", str(here.at), SECONDS, acks, ended, counts[:1])
     reading = [zygote.start(CHILD, "a", "read_rows", str(here.at), acks, ended, counts[0])]
     for count in counts[1:]:
         reading.append(zygote.start(CHILD, "b", "read_rows_from_afar", str(there.at), ended, count))

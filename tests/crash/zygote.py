@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a child that should have ended is taken for hanging.
-PATIENCE = 60 + float(os.environ.get("COX_SECONDS", "0"))
+PATIENCE = 300 + float(os.environ.get("COX_SECONDS", "0"))
 
 
 class Zygote:

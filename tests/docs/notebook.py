@@ -18,7 +18,7 @@ def execute(path: Path, directory: Path) -> Any:
     """A notebook, run from top to bottom in a directory; the first error of a cell is raised."""
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(directory)}}
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import signal
@@ -128,7 +129,8 @@ def test_c28_example_digits_goes_on_after_sigkill(start: Start, out: Path) -> No
             same = [store[table].df.drop(columns=ours or []) for store in (one, two)]
             assert_frame_equal(*same, check_exact=True)
         first = one["sessions"].df["first_epoch"].tolist()
-        assert first == [0, len(before) // 5 * 5]
+        # a checkpoint comes behind the row of its epoch, and the kill may have come between the two
+        assert first in [[0, epochs // 5 * 5] for epochs in (len(before), len(before) - 1)]
         # the rows before the checkpoint are those of the killed process, the later ones are not
         assert_frame_equal(one["epochs"].df[: first[1]], before[: first[1]], check_exact=True)
         assert weights(one) == weights(two)
@@ -149,15 +151,17 @@ def points(store: Store) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.mark.slow
 def test_c28_example_demo(start: Start, out: Path) -> None:
+    importlib.import_module("matplotlib.font_manager")  # where that takes long, it is told on stderr
     folder = out / "demo"
-    options = ["--out", folder, "--lr", 0.03, "--width", 32, "--epochs", 40]
+    # so many that it is caught half-way, also where this machine is slow to look
+    options = ["--out", folder, "--lr", 0.03, "--width", 32, "--epochs", 200]
     printed = finish(start("demo.py", *options))
     assert "Killed lr-0.03-width-32" in printed
     assert "killed, resumed at " in printed
-    assert "Every run has epochs 0 to 39, each of them once." in printed
+    assert "Every run has epochs 0 to 199, each of them once." in printed
     assert "exactly as logged" in printed
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG\r\n")
-    assert len(CollectionReader(folder).df("epochs")) == 40
+    assert len(CollectionReader(folder).df("epochs")) == 200
 
     words = shlex.split(printed.splitlines()[-1])
     params = main.make_context("cox-tensorboard", words[words.index("--logdir") :]).params

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ UUIDS = ("7753a944-568d-4cc2-9bb2-9019cc0b3f49", "0424807a-c9c0-4974-b881-f927fc
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Write a page; the working directory is its own."""
     monkeypatch.chdir(tmp_path)
+    # `python` is the one that runs the tests, also where its environment is not activated
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
     def write(text: str) -> Path:
         page = tmp_path / "page.md"

@@ -38,6 +38,7 @@ def read(tmp_path: Path) -> Callable[..., Path]:
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "PYTHONWARNINGS": "error",
+                "PYTHONUNBUFFERED": "1",  # as at a terminal: what was printed before a SIGKILL is seen
                 # `python` in a console block is the one that runs the tests
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             },

@@ -763,7 +763,7 @@ def test_c15_stores_that_are_dropped_are_closed_without_ado(out: Path, run: Call
         import faulthandler, gc, os, sys
         from cox.store import Store
 
-        faulthandler.dump_traceback_later(40, exit=True)
+        faulthandler.dump_traceback_later(200, exit=True)
         gc.set_threshold(5)
         for at in range(40):
             table = Store(sys.argv[1], f"run{at:02}").add_table("t", {"x": int})

@@ -29,6 +29,7 @@ from cox.errors import (
 )
 from cox.readers import CollectionReader
 from cox.storage import claims, fs
+from tests.conftest import PATIENCE
 
 SCHEMA = {"step": int, "loss": float, "note": str | None, "o": cox.OBJECT}
 
@@ -73,13 +74,19 @@ def test_arrow_and_polars_hold_the_rows_of_the_frame(reader: CollectionReader) -
     assert polars["step"].to_list() == [2, 2, 2]
 
 
+@pytest.mark.filterwarnings("ignore:Creating scratch directories is taking a surprisingly long time")
 def test_dask_reads_in_its_workers(reader: CollectionReader) -> None:
+    import dask
     from dask.distributed import Client, LocalCluster
 
     lazy = reader.dask("results", runs_per_partition=2, columns=["step", "loss"])
     assert (lazy.npartitions, list(lazy.columns)) == (3, ["step", "loss", "exp_id"])
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True)
-    with cluster, Client(cluster) as client:
+    patient = {f"distributed.comm.timeouts.{what}": PATIENCE for what in ("connect", "tcp")}
+    with (
+        dask.config.set(patient),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+        Client(cluster, timeout=PATIENCE) as client,
+    ):
         computed = client.compute(lazy).result()
     expected = reader.df("results", columns=["step", "loss"])
     assert computed["loss"].tolist() == expected["loss"].tolist()

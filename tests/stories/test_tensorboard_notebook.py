@@ -62,6 +62,7 @@ def test_a_notebook_shows_runs_with_its_magic(tmp_path: Path, monkeypatch: pytes
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))  # where TensorBoard notes which servers there are
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # also where there is no home
     # where an activated environment has its programs
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name, lr in (("one", 0.1), ("two", 0.2)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -212,13 +213,14 @@ def test_a_directory_that_cannot_be_synced_is_no_reason_to_fail(
 
 def test_syncing_leaks_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").write_bytes(b"")
+    gc.collect()  # what other tests left open is none of the matter
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     for _ in range(10):
         for sync in (fs.sync_directory, lambda path: fs.sync_file(path / "x")):
             with pytest.raises(OSError, match="Input/output"):
                 sync(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # --- Errors

@@ -494,7 +494,7 @@ def test_no_file_is_checksummed_more_often_than_the_budget_says(
     began = time.process_time()
     found = parse(data)
     assert counting.bytes <= (journal._RESYNC_BUDGET + 3) * len(data)
-    assert time.process_time() - began < 5, "and it does not take long either"
+    assert time.process_time() - began < 20, "and it does not take long either"
     assert found.records == []
     if name != "marks":  # that one looks like a record of gigabytes that has just begun
         assert found.damage, "giving up is damage, and no unfinished record"
