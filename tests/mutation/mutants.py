@@ -229,6 +229,20 @@ MUTANTS = [
         f"{UNIT}/test_eventfile.py::test_a_write_that_fails_half_way_tears_nothing",
     ),
     Mutant(
+        "the lock of an event file between threads",
+        "cox/eventfile.py",
+        "            with self._lock:\n                while not self._put(",
+        "            if self._lock:\n                while not self._put(",
+        f"{UNIT}/test_eventfile.py::test_threads_that_log_at_once_lose_and_tear_nothing",
+    ),
+    Mutant(
+        "sending again what stands behind a gap in a curve",
+        "cox/redraw.py",
+        "for step in sorted(made) if step >= first}",
+        "for step in sorted(made) if step in missing}",
+        "tests/cli/test_redraw.py::test_a_gap_is_not_filled_from_behind",
+    ),
+    Mutant(
         "closing what a program left open",
         "cox/store.py",
         "        lifecycle.register(self)\n",
