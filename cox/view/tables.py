@@ -13,6 +13,7 @@ import crc32c
 import numpy as np
 
 from cox import events
+from cox.collection import progress
 from cox.collection.scan import State, state_of
 from cox.errors import (
     CollectionWarning,
@@ -104,7 +105,8 @@ class TableEvents(Scratch):
     def targets(self, shown: Iterable[Shown]) -> dict[str, Path]:
         """The directories of event files of these runs by name, with all rows that there are by now."""
         made = {}
-        for one in shown:
+        listed = list(shown)
+        for one in progress.shown(listed, len(listed), "drawing"):
             self._update(one.run)
             made[one.name] = self.path / one.run.root.name
         return made

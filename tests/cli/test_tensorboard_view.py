@@ -616,6 +616,28 @@ def test_directories_of_processes_that_were_killed_go(
     assert made() == {stranger.name, fresh.name}
 
 
+def test_links_stay_for_a_server_that_was_left_alone(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Viewer(tmp_path, "--logdir", out, "--port", "0") as view:
+        view.url()
+        monkeypatch.setattr("tempfile.tempdir", str(view.temporary))
+        (path,) = view.temporary.glob("cox-tensorboard-*")
+        os.utime(path, (0, 0))
+        view.process.kill()
+        view.end()
+        LinkDirectory().remove()
+        assert path.exists(), "TensorBoard still shows it"
+        for pid in view.server_processes():
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while path.exists() and time.monotonic() < deadline:
+            LinkDirectory().remove()
+            time.sleep(0.05)
+        assert not path.exists()
+
+
 def test_no_program_is_left_when_something_fails_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "EVERY", 0.05)
     monkeypatch.setattr(server, "GRACE", 0.5)
