@@ -99,8 +99,8 @@ class Store:
         storage_folder: The folder of runs, made if it is missing.
         exp_id: The run's name inside it, or its absolute path; None makes a new run named by a UUID.
         new: Whether the run must not be there yet.
-        mode: 'a' to write, going on where the run stopped; 'w' to begin its tables anew; 'r' to read,
-            also while another process writes it. 'r' changes nothing on disk.
+        mode: 'a' to write, going on where the run stopped; 'w' to begin its tables and curves anew; 'r' to
+            read, also while another process writes it. 'r' changes nothing on disk.
         rank: This process's number, where several write the same run: its rows carry it in a column
             `rank`. None for a run's sole writer.
         sync: 'row' to have each row survive the machine before `flush_row` returns; by default it
