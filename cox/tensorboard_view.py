@@ -97,7 +97,7 @@ def main(
                 folder, format_str, metadata_table, filter_param, where, needs_events=not tables
             )
             with signals_to(leave), contextlib.ExitStack() as stack:
-                made = stack.enter_context(TableEvents(tables)) if tables else None
+                made = stack.enter_context(TableEvents(tables, metadata_table)) if tables else None
                 refresh = _Refresh(selection, made)
                 _say(f"Showing {len(refresh.targets)} runs of {folder}")
                 if not any(map(_has_files, refresh.targets.values())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import crc32c
 import numpy as np
 
-from cox import events
+from cox import events, metadata
 from cox.collection import progress
 from cox.collection.scan import State, state_of
 from cox.errors import (
@@ -24,6 +25,7 @@ from cox.errors import (
     did_you_mean,
     warn,
 )
+from cox.objects import Trust
 from cox.schema import Column
 from cox.storage import layout, snapshot
 from cox.storage.columns import Array, TableData
@@ -81,11 +83,13 @@ class _Made:
         state: The state; None if nothing was made.
         rows: How many rows of each table and rank, and their checksum.
         file: Where it is.
+        has_params: Whether the parameters for the HParams tab are in it.
     """
 
     state: State | None = None
     rows: dict[_Key, tuple[int, int]] = field(default_factory=dict)
     file: EventFile | None = None
+    has_params: bool = False
 
 
 class TableEvents(Scratch):
@@ -93,11 +97,13 @@ class TableEvents(Scratch):
 
     Args:
         tables: The tables whose numbers are to be seen, under tags `table/column`.
+        metadata_table: The table of the parameters, for the HParams tab.
     """
 
-    def __init__(self, tables: Sequence[str]) -> None:
+    def __init__(self, tables: Sequence[str], metadata_table: str = metadata.METADATA) -> None:
         super().__init__("cox-tables-")
         self._tables = tables
+        self._metadata = metadata_table
         self._made: dict[str, _Made] = {}
         self._known: set[str] = set()
         self._told: set[str] = set()
@@ -134,7 +140,7 @@ class TableEvents(Scratch):
             state = state_of(os.fspath(run.root), made.state)
             if state == made.state:
                 return
-            now = snapshot.read(run, tables=self._tables)
+            now = snapshot.read(run, tables=[*self._tables, self._metadata])
         except (CoxError, OSError) as error:  # it stays as it is, until it can be read
             said = f"run {name} is shown as it was, if at all: {error}"
             if said not in self._told:
@@ -152,24 +158,33 @@ class TableEvents(Scratch):
             self._begin(name)  # the run went back: what was drawn of it is no longer so
             made = self._made[name]
         try:
-            self._write(name, made, points)
+            self._write(name, made, points, {} if made.has_params else self._params_of(run, now))
         except OSError:
             del self._made[name]  # nobody knows how much of it got there: it is begun anew
             raise
         made.state = state
 
-    def _write(self, name: str, made: _Made, points: Mapping[_Key, _Points]) -> None:
+    def _params_of(self, run: layout.RunLayout, now: snapshot.Snapshot) -> dict[str, Any]:
+        table = now.tables.get(self._metadata)
+        return {} if table is None else metadata.parameters(table, run, Trust(run), is_ranked=now.is_ranked)
+
+    def _write(
+        self, name: str, made: _Made, points: Mapping[_Key, _Points], params: Mapping[str, Any]
+    ) -> None:
         """Draw what is not drawn yet. The file is closed after it: one for each run would be too many."""
         from cox.eventfile import EventFile
 
         fresh = {key: made.rows.get(key, (0, 0))[0] for key in points}
-        if all(start >= len(points[key].steps) for key, start in fresh.items()):
+        if not params and all(start >= len(points[key].steps) for key, start in fresh.items()):
             return
         if made.file is None:
             made.file = EventFile(os.fspath(self.path / name))
         else:
             made.file.reopen()
         try:
+            if params:
+                made.file.add_event(events.of_values(events.hparams(params), 0, time.time()))
+                made.has_params = True
             for key, found in points.items():
                 for event in _events(found, fresh[key]):
                     made.file.add_event(event)
@@ -203,12 +218,12 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
         ),
         None,
     )
-    time = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
+    clock = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
     rank = columns.get(layout.RANK_COLUMN) if now.is_ranked else None
-    shown = [column for column in columns.values() if column not in (step, time, rank)]
-    times = None if time is None else _times(*_numbers(table, time))
-    if time is not None and times is None:
-        shown.append(time)
+    shown = [column for column in columns.values() if column not in (step, clock, rank)]
+    times = None if clock is None else _times(*_numbers(table, clock))
+    if clock is not None and times is None:
+        shown.append(clock)
     found = [_numbers(table, column) for column in shown]
     for one, rows in by_rank:
         steps = np.arange(len(rows), dtype=np.float64)

@@ -146,6 +146,8 @@ def test_tables_that_were_never_sent_are_drawn(
         page.goto(f"{view.url()}/#timeseries")
         wait_for(page, "results/loss", "lr=0.1-only-rows-0.1", "590")
         picture("tables")
+        page.goto(f"{view.url()}/#hparams")
+        wait_for(page, "Trial ID", "0.10000", "0.30000")
 
 
 def test_odd_names_are_shown_as_text(
