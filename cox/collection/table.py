@@ -46,9 +46,9 @@ class Table:
         names = self._runs.chosen(exp_filter, params, skip=skip)
         self._runs.refuse_none(names, exp_filter, params)
         found = self._runs.read(names, self._name, columns=_needed(columns, predicate), skip=skip)
-        tables = by_table(found.schemas)
-        self._runs.refuse_unknown_table(self._name, tables)
-        schemas = tables[self._name]
+        schemas = {name: own[self._name] for name, own in found.schemas.items() if self._name in own}
+        if not schemas:
+            self._runs.refuse_unknown_table(self._name, by_table(found.schemas))
         without = [name for name in found.schemas if name not in schemas]
         if without:
             self._runs.warn(
