@@ -22,10 +22,8 @@ from tensorboardX.writer import FileWriter
 
 from cox import events, tfrecords
 from cox.errors import ForkError, StorageError
-from cox.storage import fs
+from cox.storage import fs, layout
 
-#: So many bytes of a file tell which tags it has.
-_BEGINNING = 64 * 1024
 _files_made = count()
 OnRefusal = Callable[[StorageError], object]
 
@@ -60,7 +58,7 @@ class EventFile:
             )
         except OSError as error:
             raise fs.refused(error, "cannot make an event file for TensorBoard", self.path) from error
-        self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self.add_event(events.beginning(time.time()))
 
     def add_event(self, event: Any) -> None:
         """Write an event.
@@ -207,12 +205,17 @@ class _FileWriter(FileWriter):  # type: ignore[misc]
         self._default_metadata: dict[str, Any] = {}
 
 
-def tags_in(directory: Path) -> set[str]:
-    """The tags of the scalars in the event files of a directory, as far as each file's beginning tells."""
-    tags: set[str] = set()
-    for path in directory.glob("*tfevents*"):
-        with path.open("rb") as file:
-            data = file.read(_BEGINNING)
+def last_steps(directory: Path) -> dict[str, int]:
+    """The last step of each tag in the event files of a directory.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    last: dict[str, int] = {}
+    for path in directory.glob(layout.EVENT_FILES):
+        data = path.read_bytes()
         for start, stop in tfrecords.scan(data).good:
-            tags.update(tag for tag, _ in events.read(tfrecords.content(data, start, stop)).scalars)
-    return tags
+            found = events.read(tfrecords.content(data, start, stop))
+            for tag in found.tags:
+                last[tag] = max(found.step, last.get(tag, found.step))
+    return last

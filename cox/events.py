@@ -72,6 +72,13 @@ def of_scalars(points: Mapping[str, float], step: int, wall_time: float) -> Any:
     return of_values(values, step, wall_time)
 
 
+def beginning(wall_time: float) -> Any:
+    """The event that an event file begins with; `wall_time` in seconds since 1970."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    return Event(wall_time=wall_time, file_version="brain.Event:2")
+
+
 def of_values(values: Values, step: int, wall_time: float) -> Any:
     """Summaries, as an event for an `EventFile`; `wall_time` in seconds since 1970."""
     from tensorboardX.proto.event_pb2 import Event
@@ -82,32 +89,35 @@ def of_values(values: Values, step: int, wall_time: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an event says of scalars.
+    """What an event says.
 
     Attributes:
         step: Its step.
         wall_time: When it was written, in seconds since 1970.
-        scalars: Tags and values.
+        tags: Of all that it shows.
+        scalars: Tags and values of those that are scalars.
         purged_from: The step from which on earlier points do not count; None if they do.
         has_hparams: Whether it has the parameters for the HParams tab.
     """
 
     step: int
     wall_time: float
+    tags: list[str]
     scalars: list[tuple[str, float]]
     purged_from: int | None
     has_hparams: bool
 
 
 def read(data: bytes) -> Found:
-    """What an event says, as it stands in a record of an event file."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    """What an event says, as it stands in a record of an event file: nothing, if it is none."""
+    from tensorboardX.proto.event_pb2 import SessionLog
 
-    event = Event.FromString(data)
+    event = _decoded(data)
     purges = event.HasField("session_log") and event.session_log.status == SessionLog.START
     return Found(
         int(event.step),
         float(event.wall_time),
+        [value.tag for value in event.summary.value if value.tag != _SESSION_START],
         [(value.tag, float(value.simple_value)) for value in event.summary.value if _is_scalar(value)],
         int(event.step) if purges else None,
         any(value.tag == _SESSION_START for value in event.summary.value),
@@ -121,9 +131,7 @@ def without(data: bytes, drop: Callable[[str, int], bool]) -> bytes | None:
         data: The event.
         drop: Whether to drop the scalar of a tag and a step.
     """
-    from tensorboardX.proto.event_pb2 import Event
-
-    event = Event.FromString(data)
+    event = _decoded(data)
     values = list(event.summary.value)
     left = [value for value in values if not (_is_scalar(value) and drop(value.tag, int(event.step)))]
     if len(left) == len(values):
@@ -133,8 +141,29 @@ def without(data: bytes, drop: Callable[[str, int], bool]) -> bytes | None:
     return bytes(event.SerializeToString()) if left else None
 
 
+def _decoded(data: bytes) -> Any:
+    """An event; an empty one for bytes that are none, which TensorBoard does not show either."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboardX.proto.event_pb2 import Event
+
+    try:
+        return Event.FromString(data)
+    except DecodeError:
+        return Event()
+
+
 def _is_scalar(value: Any) -> bool:
     return bool(value.WhichOneof("value") == "simple_value")
+
+
+def plain_hparams(params: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    """Parameters as the HParams tab can show them; a missing one is not shown. Never raises.
+
+    Args:
+        params: Numbers, truth values and text; anything else is shown as text, and so are numbers that are
+            not finite or beyond a float.
+    """
+    return {_encodable(name): _plain(value) for name, value in params.items() if value is not None}
 
 
 def hparams(params: Mapping[str, Any]) -> Values:
@@ -144,23 +173,19 @@ def hparams(params: Mapping[str, Any]) -> Values:
     the first of those that it finds, and hides what the other runs have.
 
     Args:
-        params: The parameters: numbers, truth values and text; anything else is shown as text, and so are
-            numbers that are not finite or beyond a float.
+        params: As for `plain_hparams`.
     """
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionStartInfo
     from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
     start = SessionStartInfo()
-    for name, value in params.items():
-        if value is None:
-            continue
-        key, plain = _encodable(name), _plain(value)
-        if isinstance(plain, bool):
-            start.hparams[key].bool_value = plain
-        elif isinstance(plain, float):
-            start.hparams[key].number_value = plain
+    for name, value in plain_hparams(params).items():
+        if isinstance(value, bool):
+            start.hparams[name].bool_value = value
+        elif isinstance(value, float):
+            start.hparams[name].number_value = value
         else:
-            start.hparams[key].string_value = plain
+            start.hparams[name].string_value = value
     data = HParamsPluginData(version=0, session_start_info=start).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
     return [Summary.Value(tag=_SESSION_START, metadata=SummaryMetadata(plugin_data=plugin))]

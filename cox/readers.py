@@ -258,7 +258,8 @@ class CollectionReader:
         known = source.tables_of(found)
         wanted = known if tables is None else [tables] if isinstance(tables, str) else list(tables)
         for table in wanted:
-            source.refuse_unknown_table(table, [*known, source.metadata])
+            if table != source.metadata:
+                source.refuse_unknown_table(table, known)
         return overview.wide(found, {table: source.read(found, table).blocks for table in wanted}, reductions)
 
     # --- What came of it

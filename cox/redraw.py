@@ -2,24 +2,26 @@
 
 TensorBoard's fast loader takes a step that is not beyond the one before for a restart, and forgets what
 came from it on. So a gap in a curve is not filled from behind: all points from the gap on are sent again,
-in a new file, and then leave the old ones, of which the originals are kept.
+in one new file, and then leave the old ones, of which the originals are kept. Whoever is killed between the
+two leaves curves that go back; so does a gap that was filled from behind. They are redrawn, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cox import events, metadata, tfrecords
 from cox.collection.scan import is_run
 from cox.errors import RunNotFoundError
-from cox.eventfile import EventFile
 from cox.objects import Trust
 from cox.repair import Originals, held
 from cox.storage import fs, layout, snapshot
@@ -34,8 +36,8 @@ def redraw(
 ) -> dict[str, int]:
     """Send the rows of a run to TensorBoard again, as far as their points are not there any more.
 
-    Columns that `log_table_and_tb` has sent are known by the points that are left. A point's step is its
-    row's number: a curve that has a point elsewhere is somebody else's, and is left alone.
+    Columns that `log_table_and_tb` has sent are known by the points that are left: each stands at the number
+    of a row, and has its value. A curve with any other point is somebody else's, and is left alone.
 
     Args:
         path: The run's directory.
@@ -44,7 +46,7 @@ def redraw(
         dry_run: Whether only to tell what would be sent. Nothing is written then.
 
     Returns:
-        How many points were missing of each tag; tags that lacked none are left out.
+        How many points were missing of each tag that is drawn again: none, if its curve only went back.
 
     Raises:
         RunNotFoundError: It is no run.
@@ -57,94 +59,123 @@ def redraw(
         raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}")
     lacking: Counter[str] = Counter()
     with contextlib.nullcontext() if dry_run else held(run):
-        there = {place: _Drawn(place) for place in _places(run)}
-        is_new = not any(drawn.points for drawn in there.values())
+        now = snapshot.read(run)
+        rows = _rows_of(now)
+        drawn = {rank: _Drawn(run.events_dir(rank)) for rank in rows}
+        is_new = not any(_Drawn(place).is_used for place in _places(run))
         if is_new and not from_nothing:
             return {}
-        now = snapshot.read(run)
         originals = Originals(run)
-        for rank, rows in _rows_of(now).items():
-            place = run.events_dir(rank)
-            drawn = there.get(place) or _Drawn(place)
-            again = _again(now, rows, drawn, lacking, is_new=is_new)
+        for rank, tables in rows.items():
+            again: dict[str, dict[int, _Point]] = {}
+            for table, own in tables:
+                for tag, wanted in _points_of(now, table, own):
+                    if is_new and table.name == metadata.METADATA:
+                        continue
+                    points, missing = drawn[rank].again(tag, wanted, is_new=is_new)
+                    if points:
+                        again[tag] = points
+                        lacking[tag] += missing
             if again and not dry_run:
-                params = {} if rank or drawn.has_hparams else _parameters(run, now)
-                _send(drawn, again, params, originals)
+                params = {} if rank or drawn[rank].has_hparams else _parameters(run, now)
+                _send(drawn[rank].place, again, params, originals)
     return dict(lacking)
 
 
-@dataclass(slots=True)
 class _Drawn:
-    """The scalars in the event files of one directory that count.
+    """What is in the event files of one directory.
+
+    Args:
+        place: The directory.
 
     Attributes:
-        place: The directory.
-        points: By tag and step.
+        is_used: Whether there is anything to be seen.
         has_hparams: Whether the HParams tab knows the run.
     """
 
-    place: Path
-    points: dict[str, dict[int, _Point]] = field(default_factory=lambda: defaultdict(dict))
-    has_hparams: bool = False
-
-    def __post_init__(self) -> None:
-        for path in self.files():
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.is_used = self.has_hparams = False
+        self._points: dict[str, dict[int, _Point]] = defaultdict(dict)
+        #: Of each tag the first step that comes again, or after one beyond it: there the curve goes back.
+        self._back: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for path in _event_files(place):
             data = path.read_bytes()
             for start, stop in tfrecords.scan(data).good:
                 found = events.read(tfrecords.content(data, start, stop))
+                self.is_used |= bool(found.tags)
                 self.has_hparams |= found.has_hparams
                 if found.purged_from is not None:
-                    for points in self.points.values():
+                    for tag, points in self._points.items():
                         for step in [step for step in points if step >= found.purged_from]:
                             del points[step]
+                        last[tag] = max(points, default=-1)
                 for tag, value in found.scalars:
-                    self.points[tag][found.step] = value, found.wall_time
+                    if found.step <= last.get(tag, -1):
+                        self._back[tag] = min(found.step, self._back.get(tag, found.step))
+                    last[tag] = found.step
+                    self._points[tag][found.step] = value, found.wall_time
 
-    def files(self) -> list[Path]:
-        """The event files, in the order in which TensorBoard reads them."""
-        return sorted(path for path in self.place.glob("*tfevents*") if path.is_file())
+    def again(self, tag: str, wanted: Mapping[int, float], *, is_new: bool) -> tuple[dict[int, _Point], int]:
+        """The points of a tag to send again, and how many are missing.
+
+        Args:
+            tag: The tag.
+            wanted: The values by step that it should have.
+            is_new: Whether it does not matter that there is none yet.
+        """
+        there = self._points.get(tag, {})
+        if not (is_new or self._is_of(there, wanted)):
+            return {}, 0
+        missing = wanted.keys() - there.keys()
+        starts = [*missing, *([self._back[tag]] if tag in self._back else [])]
+        if not starts:
+            return {}, 0
+        points: dict[int, _Point] = {}
+        when = there[min(there)][1] if there else time.time()
+        for step in sorted(wanted.keys() | there.keys()):
+            value, when = there[step] if step in there else (wanted[step], when)
+            points[step] = value, when
+        return {step: point for step, point in points.items() if step >= min(starts)}, len(missing)
+
+    @staticmethod
+    def _is_of(there: Mapping[int, _Point], wanted: Mapping[int, float]) -> bool:
+        """Whether points are those of a table's column, as far as they are there."""
+        # one more than there are rows: sent by a process that was killed before it flushed the row
+        beyond = [step for step in there if step not in wanted]
+        if not there or len(beyond) > 1 or any(step < max(wanted, default=0) for step in beyond):
+            return False
+        both = [step for step in there if step in wanted]
+        drawn = np.array([there[step][0] for step in both], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            values = np.array([wanted[step] for step in both], dtype=np.float64).astype(np.float32)
+        return np.array_equal(drawn, values, equal_nan=True)
+
+
+def _event_files(place: Path) -> list[Path]:
+    """The event files of a directory, in the order in which TensorBoard reads them."""
+    return sorted(path for path in place.glob(layout.EVENT_FILES) if path.is_file())
 
 
 def _places(run: layout.RunLayout) -> Iterator[Path]:
     """The directories of a run that have event files."""
-    for path in [run.tensorboard_dir, *sorted(run.tensorboard_dir.glob("**/"))]:
-        if any(path.glob("*tfevents*")):
+    for path in [run.tensorboard_dir, *sorted(run.tensorboard_dir.glob("*/"))]:
+        if _event_files(path):
             yield path
 
 
 def _rows_of(now: snapshot.Snapshot) -> dict[int | None, list[tuple[TableData, Array]]]:
-    """The rows of each rank, table by table; None is no rank."""
+    """The rows of each rank, table by table. Those of the first rank go on where a sole writer stopped."""
     found: dict[int | None, list[tuple[TableData, Array]]] = {}
     for name, table in now.tables.items():
+        own: dict[int | None, Array] = {}
         for rank, rows in now.by_rank(name):
-            found.setdefault(rank, []).append((table, rows))
+            key = rank or None
+            own[key] = np.sort(np.concatenate([own[key], rows])) if key in own else rows
+        for key, rows in own.items():
+            found.setdefault(key, []).append((table, rows))
     return found
-
-
-def _again(
-    now: snapshot.Snapshot,
-    rows: list[tuple[TableData, Array]],
-    drawn: _Drawn,
-    lacking: Counter[str],
-    *,
-    is_new: bool,
-) -> dict[str, dict[int, _Point]]:
-    """The points to send of each tag: all from the first one on that is missing. Counts those that are."""
-    again: dict[str, dict[int, _Point]] = {}
-    for table, own in rows:
-        for tag, wanted in _points_of(now, table, own):
-            there = drawn.points.get(tag, {})
-            # one more than there are rows: sent by a process that was killed before it flushed the row
-            is_ours = bool(there) and min(there) >= 0 and max(there) <= len(own)
-            if not (table.name != metadata.METADATA if is_new else is_ours):
-                continue
-            missing = wanted.keys() - there.keys()
-            if missing:
-                lacking[tag] += len(missing)
-                first, when = min(missing), time.time()
-                made = {step: (value, when) for step, value in wanted.items()} | there
-                again[tag] = {step: made[step] for step in sorted(made) if step >= first}
-    return again
 
 
 def _points_of(
@@ -173,31 +204,39 @@ def _parameters(run: layout.RunLayout, now: snapshot.Snapshot) -> dict[str, Any]
 
 
 def _send(
-    drawn: _Drawn, again: dict[str, dict[int, _Point]], params: dict[str, Any], originals: Originals
+    place: Path, again: Mapping[str, Mapping[int, _Point]], params: dict[str, Any], originals: Originals
 ) -> None:
     """Write points into a new event file, and take those of them that stand in the old ones out of there."""
-    old = drawn.files()
-    by_step: dict[int, dict[str, _Point]] = defaultdict(dict)
-    for tag, points in again.items():
-        for step, point in points.items():
-            by_step[step][tag] = point
-    file = EventFile(os.fspath(drawn.place))
+    for path in place.glob(f"{layout.TEMPORARY_PREFIX}*"):
+        fs.unlink(path)  # of one that was killed: no writer looks for it here
+    old = _event_files(place)
+    made = [events.beginning(time.time())]
     if params:
-        file.add_event(events.of_values(events.hparams(params), 0, time.time()))
-    for step in sorted(by_step):
-        values = {tag: value for tag, (value, _) in by_step[step].items()}
-        when = max(wall_time for _, wall_time in by_step[step].values())
-        file.add_event(events.of_scalars(values, step, when))
-    file.close()
+        made.append(events.of_values(events.hparams(params), 0, time.time()))
+    by_time: dict[tuple[int, float], dict[str, float]] = defaultdict(dict)
+    for tag, points in again.items():
+        for step, (value, when) in points.items():
+            by_time[step, when][tag] = value
+    made += [events.of_scalars(values, step, when) for (step, when), values in sorted(by_time.items())]
+    whole = b"".join(tfrecords.record(event.SerializeToString()) for event in made)
+    fs.make_directories(place)
+    fs.replace_bytes(place / _name_after(old), whole, durable=True)
     first = {tag: min(points) for tag, points in again.items()}
     for path in old:
         data = path.read_bytes()
-        whole, changed = bytearray(), False
+        kept, changed = bytearray(), False
         for start, stop in tfrecords.scan(data).good:
             event = tfrecords.content(data, start, stop)
             left = events.without(event, lambda tag, step: tag in first and step >= first[tag])
             changed |= left != event
-            whole += b"" if left is None else tfrecords.record(left)
+            kept += b"" if left is None else tfrecords.record(left)
         if changed:
             originals.keep(path)
-            fs.replace_bytes(path, bytes(whole), durable=True)
+            fs.replace_bytes(path, bytes(kept), durable=True)
+
+
+def _name_after(old: list[Path]) -> str:
+    """The name of an event file that TensorBoard reads after the others, whatever the clocks said."""
+    name = f"{layout.EVENT_FILES[:-1]}{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}.redrawn"
+    last = max((path.name for path in old), default="")
+    return name if name > last else f"{last}.redrawn"

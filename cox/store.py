@@ -166,7 +166,7 @@ class Store:
         self.not_stored = 0
         self._tables: dict[str, Table] = {}
         self._tensorboard: SummaryWriter | None = None
-        self._hparams: events.Values | None = None  # what TensorBoard was told, once it was
+        self._hparams: dict[str, bool | float | str] | None = None  # what TensorBoard was told, once it was
         if mode == "r":
             self._refresh()
         else:
@@ -190,8 +190,7 @@ class Store:
             raise fs.refused(error, "cannot make the run", error.filename or self.path) from error
         if self._mode == "w":
             try:
-                if self._writer.truncate():
-                    _remove_events(run)
+                self._writer.truncate()
             except BaseException:
                 release(self._writer)
                 self._writer = None
@@ -296,23 +295,41 @@ class Store:
                 logged next.
             column: The column that counts steps.
             purge_tensorboard: Whether TensorBoard is to forget the points from there on as well: from that
-                row on, or, if nothing of this table was sent to it, from `step` on. Its slower loader
-                forgets those of all tags; pass False for a table that counts otherwise than the rest.
+                row on, or, where it has curves besides those of this table's rows, from `step` on. Its
+                slower loader forgets those of all tags; pass False for a table that counts otherwise.
 
         Raises:
             RewindError: The table has not so many rows, or no such column.
+            StorageError: The file system refused something.
         """
-        left = self.get_table(table_name).rewind(nrows, step=step, column=column)
-        if not purge_tensorboard:
-            return
-        from cox.eventfile import tags_in
+        table = self.get_table(table_name)
+        drawn = self._last_steps() if purge_tensorboard else {}
+        own = {f"{table_name}/{name}" for name in table.schema}
+        # what log_table_and_tb has sent is numbered by rows, whatever the table counts
+        by_row = all(tag in own and last <= table.nrows for tag, last in drawn.items())
+        left = table.rewind(nrows, step=step, column=column)
+        if drawn:
+            with self._writing().lock:
+                self._close_tensorboard()
+                self._tensorboard = self._make_tensorboard(
+                    purge_step=left if step is None or by_row else step
+                )
 
-        drawn = tags_in(self._run.events_dir(self._rank))
-        if drawn or self._tensorboard is not None:
-            # what log_table_and_tb has sent is numbered by rows, whatever the table counts
-            rows = any(tag.startswith(f"{table_name}/") for tag in drawn)
-            self._close_tensorboard()
-            self._tensorboard = self._make_tensorboard(purge_step=left if step is None or rows else step)
+    def _last_steps(self) -> dict[str, int]:
+        """The last step of each tag that was sent to TensorBoard.
+
+        Raises:
+            StorageError: The event files cannot be read.
+        """
+        from cox.eventfile import last_steps
+
+        place = self._run.events_dir(self._rank)
+        try:
+            return last_steps(place)
+        except OSError as error:
+            raise fs.refused(
+                error, "cannot read the events for TensorBoard", error.filename or place
+            ) from error
 
     # --- TensorBoard
 
@@ -400,17 +417,22 @@ class Store:
         if metrics is not None and not isinstance(metrics, Mapping):
             raise RowError(f"metrics={metrics!r}: give tags with their values, as in {{'best/acc': 0.93}}")
         values = {tag: _metric(tag, value) for tag, value in (metrics or {}).items()}
-        asked = events.hparams(chosen)
-        self._hparams = self._hparams or asked  # by now: making the writer tells those of the metadata
-        if self._hparams != asked:
+        asked = events.plain_hparams(chosen)
+        told, self._hparams = self._hparams, asked  # by now: making the writer tells those of the metadata
+        try:
+            writer = self.tensorboard
+            events.add(writer, events.hparams(asked), 0)
+        except BaseException:
+            self._hparams = told
+            raise
+        events.add_scalars(writer, values, 0)
+        if told and told != asked:
+            self._hparams = told
             warn(
                 f"run {self.exp_id}: TensorBoard has been told other parameters, and keeps to those; call "
                 "log_hparams before anything is logged to it",
                 CoxWarning,
             )
-        writer = self.tensorboard
-        events.add(writer, asked, 0)
-        events.add_scalars(writer, values, 0)
 
     def _parameters(self) -> dict[str, Any]:
         """The first row of `metadata`, without objects that nobody vouched for; empty if there is none."""
@@ -599,17 +621,17 @@ class Store:
         if self._hparams is not None:
             return
         try:
-            params = self._parameters()
-            made = events.hparams(params) if params and not self._rank else ()
+            params = events.plain_hparams({} if self._rank else self._parameters())
+            made = events.hparams(params) if params else ()
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 - nobody asked for it
             _log.warning("run %s: TensorBoard gets no parameters: %r", self.exp_id, error)
-            self._hparams = ()
+            self._hparams = {}
             return
         if made:
-            self._hparams = made
             events.add(to, made, 0)
+            self._hparams = params
 
     def _close_tensorboard(self) -> None:
         if self._tensorboard is None:
@@ -622,15 +644,6 @@ class Store:
             if self._on_error != "warn":
                 raise
             _warn_of(error)
-
-
-def _remove_events(run: layout.RunLayout) -> None:
-    """Forget what TensorBoard was sent of the rows that are gone."""
-    try:
-        for path in run.tensorboard_dir.rglob("*tfevents*"):
-            fs.unlink(path)
-    except OSError as error:
-        raise fs.refused(error, "cannot remove the events for TensorBoard", error.filename) from error
 
 
 def _warn_of(error: StorageError) -> None:

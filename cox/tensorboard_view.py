@@ -102,7 +102,8 @@ def main(
                 _say(f"Showing {len(refresh.targets)} runs of {folder}")
                 if not any(map(_has_files, refresh.targets.values())):
                     _say("None of them has sent anything to TensorBoard yet; --from-tables shows their rows")
-                status = serve(refresh.targets, port=port, options=options, refresh=refresh)
+                hold = made.fds if made is not None else ()
+                status = serve(refresh.targets, port=port, options=options, refresh=refresh, hold=hold)
     except PredicateError as error:
         for line in f"Error: {error}".split("\n"):  # it shows where
             _say(line, err=True)

@@ -80,7 +80,7 @@ def _redraw(runs: list[Path], *, from_nothing: bool, dry_run: bool, as_json: boo
         verdict = "would be sent" if dry_run and missing else "missing"
         click.echo(f"{printable(run)}: {missing or 'no'} point{'' if missing == 1 else 's'} {verdict}")
         for tag, count in lacked.items():
-            click.echo(f"  {printable(tag)}: {count}")
+            click.echo(f"  {printable(tag)}: {count or 'goes back, drawn again'}")
     if failed:
         raise SystemExit(1)
 

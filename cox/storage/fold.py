@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Container
 
 from cox.errors import RunInUseError
 from cox.schema import FILE_KINDS
@@ -65,7 +66,7 @@ def fold_locked(
 
 
 def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
-    """Have a run hold no rows but those of other writers who are at it.
+    """Have a run hold no rows, and no curves, but those of other writers who are at it.
 
     The new store file says that whatever there is in the journals is in it.
 
@@ -91,7 +92,22 @@ def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
         fs.replace_file(run.store_file, lambda path: hdf5.write(path, content), durable=True)
         for log in now.journals:
             _remove(run, log, own)
+        _remove_events(run, live)
         return not live
+
+
+def _remove_events(run: layout.RunLayout, live: Container[str]) -> None:
+    """Remove TensorBoard's event files of writers that are not at it, and nothing that is none of them."""
+    if run.tensorboard_dir.is_symlink():  # to a place that others may have made
+        return
+    places = {run.tensorboard_dir: {layout.MAIN_WRITER, layout.writer_name(0)}}
+    for path in run.tensorboard_dir.glob("rank-*"):
+        places[path] = {path.name}
+    for place, writers in places.items():
+        if not place.is_symlink() and not any(writer in live for writer in writers):
+            for path in place.glob(layout.EVENT_FILES):
+                if path.is_file():
+                    fs.unlink(path)
 
 
 def _settle(content: hdf5.StoreFile) -> None:

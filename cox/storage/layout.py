@@ -11,6 +11,7 @@ from cox.errors import RunNameError, SchemaError
 
 STORE_FILE = "store.h5"
 SAVE_DIR = "save"
+EVENT_FILES = "events.out.tfevents.*"
 TENSORBOARD_DIR = "tensorboard"
 OBJECTS_DIR = ".table_objects"
 META_DIR = ".cox"

@@ -316,12 +316,8 @@ class RunWriter:
                 except (OSError, CoxError) as error:
                     _log.warning("run %s: its rows may not survive a loss of power: %s", self.run.root, error)
 
-    def truncate(self) -> bool:
-        """Begin anew: mode='w'. Only the rows of other ranks that write the run at this moment stay.
-
-        Returns:
-            Whether there are none of those.
-        """
+    def truncate(self) -> None:
+        """Begin anew: mode='w'. Only what other ranks have, that write the run at this moment, stays."""
         from cox.storage import fold
 
         with self.lock:
@@ -337,7 +333,6 @@ class RunWriter:
                     fs.make_directories(self.run.objects_dir)
                 else:
                     self._learn_tables()
-        return emptied
 
     def abandon(self) -> None:
         """Let go of everything and touch nothing: for the copy in a forked child."""

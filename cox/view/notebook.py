@@ -44,15 +44,17 @@ def logdir(
         >>> %load_ext tensorboard
         >>> %tensorboard --logdir {cox.tensorboard_view.logdir("runs")}
     """
-    asked = os.path.abspath(folder), format_str, metadata_table, tuple(filters), where  # noqa: PTH100
-    selection = Selection(folder, format_str, metadata_table, asked[3], where)
+    pairs = tuple((param, regex) for param, regex in filters)
+    asked = os.path.abspath(folder), format_str, metadata_table, pairs, where  # noqa: PTH100
+    selection = Selection(folder, format_str, metadata_table, pairs, where)
     targets = named(selection.first())
-    if asked in _made:
-        with _at_it:
+    with _at_it:
+        if asked in _made:
             _made[asked].update(targets)
-        return str(_made[asked].path)
-    directory = _made[asked] = LinkDirectory()
-    directory.update(targets)
+            return str(_made[asked].path)
+        directory = LinkDirectory()
+        directory.update(targets)
+        _made[asked] = directory
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(selection, directory, ended), daemon=True)
     watcher.start()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a directory without a lock is left alone: its maker may be about to lock it.
 _FRESH = 60.0
+#: What their names end with, so that nobody else's is taken for one.
+_SUFFIX = ".scratch"
 
 
 class Scratch:
@@ -37,7 +39,7 @@ class Scratch:
 
     def __init__(self, prefix: str) -> None:
         _sweep(prefix)
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX))
         self._fd = _lock(self.path)
 
     @property
@@ -73,7 +75,7 @@ class Scratch:
 
 def _sweep(prefix: str) -> None:
     before = time.time() - _FRESH
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}????????{_SUFFIX}"):
         try:
             status = path.lstat()
             if status.st_uid == os.getuid() and status.st_mtime < before and (fd := _lock(path)) is not None:

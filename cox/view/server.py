@@ -31,6 +31,7 @@ def serve(
     port: int = 6006,
     options: Iterable[str] = (),
     refresh: Callable[[], Mapping[str, Path]] | None = None,
+    hold: Sequence[int] = (),
 ) -> int:
     """Run `tensorboard` on these directories until it ends, or until a signal ends it.
 
@@ -41,6 +42,7 @@ def serve(
         port: The server's port; 0 lets it pick one.
         options: More command line arguments for `tensorboard`.
         refresh: Tells what the targets are by now. It is asked every few seconds.
+        hold: File descriptors that are to stay open as long as the server runs.
 
     Returns:
         Its exit status; 128 and the number of the signal, if one ended it.
@@ -54,7 +56,8 @@ def serve(
         directory.update(targets)
         logdir = str(directory.path)
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
-        return server.run([*command, *options], refresh and _Update(directory, refresh), directory.fds)
+        fds = [*directory.fds, *hold]
+        return server.run([*command, *options], refresh and _Update(directory, refresh), fds)
 
 
 class _Update:

@@ -154,7 +154,7 @@ class TableEvents(Scratch):
         for table in self._tables:
             if table in now.tables:
                 points.update(_points(now, now.tables[table]))
-        if any(found.checksum(nrows) != checksum for found, nrows, checksum in _known_rows(made, points)):
+        if not all(_is_part_of(points, key, *known) for key, known in made.rows.items()):
             self._begin(name)  # the run went back: what was drawn of it is no longer so
             made = self._made[name]
         try:
@@ -200,10 +200,9 @@ class TableEvents(Scratch):
         self._made[name] = _Made()
 
 
-def _known_rows(made: _Made, points: Mapping[_Key, _Points]) -> Iterator[tuple[_Points, int, int]]:
-    for key, (nrows, checksum) in made.rows.items():
-        if key in points:
-            yield points[key], nrows, checksum
+def _is_part_of(points: Mapping[_Key, _Points], key: _Key, nrows: int, checksum: int) -> bool:
+    """Whether what was drawn of a table is there as it was."""
+    return key in points and points[key].checksum(nrows) == checksum
 
 
 def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _Points]]:
@@ -262,10 +261,10 @@ def _counts(table: TableData, column: Column, by_rank: Sequence[tuple[int | None
 def _times(times: Array, missing: Array | None) -> Array | None:
     """When rows were written; None if that is not what the numbers say. Between two times, in proportion."""
     known = np.isfinite(times) if missing is None else np.isfinite(times) & ~missing
-    if not known.any() or (times[known] < _NO_TIME).any():
-        return None
     while (times[known] > _FAR_TIME).any():  # in milliseconds, or in less
         times = times / 1000
+    if not known.any() or (times[known] < _NO_TIME).any():
+        return None
     if known.all():
         return times
     return np.interp(np.arange(len(times)), np.flatnonzero(known), times[known])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +18,7 @@ from cox import events, tfrecords
 from cox.cli import main
 from cox.errors import PendingRowWarning, RunNotFoundError
 from cox.redraw import redraw
+from cox.storage import fs
 from cox.store import Store
 from tests.viewer import Viewer
 
@@ -107,6 +112,124 @@ def test_a_gap_is_not_filled_from_behind(out: Path) -> None:
     assert "no points missing" in call(run)
     originals = sorted(run.glob(".cox/damaged-*/tensorboard/*"))
     assert len(originals) == 1, "what was taken out of a file is still there"
+
+
+@pytest.mark.parametrize("call_number", range(1, 12))
+def test_a_redrawing_that_is_cut_off_is_finished_by_the_next(
+    out: Path, monkeypatch: pytest.MonkeyPatch, call_number: int
+) -> None:
+    for session in range(3):
+        with Store(out, "run") as store:
+            store.add_table("t", {"x": float})
+            for row in range(4 * session, 4 * session + 4):
+                store.log_table_and_tb("t", {"x": row})
+                store["t"].flush_row()
+    run = out / "run"
+    whole = in_order(run, "t/x")
+    sorted((run / "tensorboard").iterdir())[1].unlink()
+    calls = count(1)
+
+    def stops(really: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == call_number:
+                raise KeyboardInterrupt
+            return really(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write_new", "sync_file", "link", "sync_directory", "rename"):
+            patch.setattr(f"cox.storage.fs.{name}", stops(getattr(fs, name)))
+        with contextlib.suppress(KeyboardInterrupt):
+            redraw(run)
+    there = dict(in_order(run, "t/x"))
+    assert {step: value for step, value in whole if step < 4 or step > 7}.items() <= there.items()
+    redraw(run)
+    assert in_order(run, "t/x") == whole
+    assert redraw(run) == {}
+    assert not list((run / "tensorboard").glob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[(step, 10.0 - step) for step in range(1, 9)], [(step, 100.0 + step) for step in range(0, 9, 4)]],
+    ids=["from 1 on", "every fourth"],
+)
+def test_a_curve_with_other_values_than_the_rows_is_left_alone(
+    out: Path, values: list[tuple[int, float]]
+) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("t", {"x": float})
+        for row in range(9):
+            table.append_row({"x": float(row)})
+        for step, value in values:
+            store.writer.add_scalar("t/x", value, step)
+    assert redraw(out / "run") == {}
+    assert in_order(out / "run", "t/x") == values
+
+
+def test_times_of_points_that_were_there_stay(out: Path) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("t", {"x": float, "y": float})
+        for row in range(4):
+            table.append_row({"x": float(row), "y": float(row)})
+        for row in (0, 1, 3):
+            store.writer.add_scalar("t/x", float(row), row, walltime=1e9 + row)
+        for row in range(3):
+            store.writer.add_scalar("t/y", float(row), row, walltime=1e9 + row)
+    assert redraw(out / "run") == {"t/x": 1, "t/y": 1}
+    found = EventAccumulator(os.fspath(out / "run" / "tensorboard")).Reload()
+    assert [point.wall_time - 1e9 for point in found.Scalars("t/x")] == [0, 1, 1, 3]
+    assert [point.wall_time - 1e9 for point in found.Scalars("t/y")] == [0, 1, 2, 2]
+
+
+def test_files_of_a_clock_that_was_ahead_come_first_all_the_same(out: Path) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("t", {"x": float})
+        for row in range(4):
+            store.log_table_and_tb("t", {"x": row})
+            table.flush_row()
+    (path,) = (out / "run" / "tensorboard").iterdir()
+    os.truncate(path, path.stat().st_size - 1)
+    path.rename(path.with_name("events.out.tfevents.9999999999.0.ahead"))
+    redraw(out / "run")
+    assert in_order(out / "run", "t/x") == [(row, float(row)) for row in range(4)]
+
+
+def test_a_record_that_is_no_event_is_skipped(run: Path) -> None:
+    last = max((run / "tensorboard").iterdir())
+    os.truncate(last, last.stat().st_size - 1)
+    with last.open("r+b") as file:
+        whole = tfrecords.scan(file.read()).good[-1][1]
+        file.truncate(whole)
+        file.seek(whole)
+        file.write(tfrecords.record(b"\xff\xff no protobuf"))
+    assert redraw(run) == {"t/x": 1}
+    assert in_order(run, "t/x")[-1] == (3, 9.0)
+    with Store(run.parent, "run") as store:
+        store.rewind("t", 1)
+
+
+def test_a_sole_writers_rows_and_those_of_rank_0_are_one_curve(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("t", {"x": float})
+        for row in range(3):
+            store.log_table_and_tb("t", {"x": row})
+            store["t"].flush_row()
+    with Store(out, "run", rank=0) as store:
+        for row in range(3, 5):
+            store["t"].append_row({"x": float(row)})
+    for path in (out / "run" / "tensorboard").iterdir():
+        path.unlink()
+    assert redraw(out / "run") == {"t/x": 5}
+    assert in_order(out / "run", "t/x") == [(row, float(row)) for row in range(5)]
+
+
+def test_a_run_with_pictures_only_is_not_drawn_from_nothing(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.writer.add_histogram("h", [1.0, 2.0], 0)
+        store.add_table("t", {"x": float}).append_row({"x": 1.0})
+    assert redraw(out / "run") == {}
 
 
 def test_the_fast_loader_shows_a_curve_with_a_gap_whole_again(out: Path, tmp_path: Path) -> None:

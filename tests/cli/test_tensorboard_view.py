@@ -433,7 +433,7 @@ class Served:
         self.calls: list[tuple[list[str], int, tuple[str, ...]]] = []
 
     def __call__(
-        self, targets: Mapping[str, Path], *, port: int, options: Sequence[str], refresh: object
+        self, targets: Mapping[str, Path], *, port: int, options: Sequence[str], refresh: object, hold: object
     ) -> int:
         self.calls.append((list(targets), port, tuple(options)))
         return self.status
@@ -596,14 +596,16 @@ def test_directories_of_processes_that_were_killed_go(
         tmp_path,
     )
     path = Path(program.line())
-    stranger = tmp_path / "cox-tensorboard-link"
+    stranger = tmp_path / "cox-tensorboard-12345678.scratch"
+    (mine := tmp_path / "cox-tensorboard-my-plots").mkdir()
+    os.utime(mine, (0, 0))
     (target := tmp_path / "target").mkdir()
     (target / "kept").touch()
     stranger.symlink_to(target)
 
     def made() -> set[str]:
         with LinkDirectory() as directory:
-            return {path.name for path in tmp_path.glob("cox-tensorboard-*")} - {directory.path.name}
+            return {path.name for path in tmp_path.glob("cox-tensorboard-*.*")} - {directory.path.name}
 
     an_hour_ago = time.time() - 3600
     os.utime(path, (an_hour_ago, an_hour_ago))
@@ -612,7 +614,8 @@ def test_directories_of_processes_that_were_killed_go(
     program.kill()
     assert made() == {stranger.name}
     assert (target / "kept").exists()
-    fresh = Path(tempfile.mkdtemp(prefix="cox-tensorboard-"))
+    assert mine.exists()
+    fresh = Path(tempfile.mkdtemp(prefix="cox-tensorboard-", suffix=".scratch"))
     assert made() == {stranger.name, fresh.name}
 
 
@@ -968,6 +971,20 @@ def test_only_what_grows_counts_the_steps(
         assert drawn(folder)["t/x"] == [(step, float(number)) for number, step in enumerate(steps)]
 
 
+def test_a_table_that_is_gone_is_not_shown_any_more(out: Path) -> None:
+    make_run(out, "one", {"lr": 0.5})
+    with Store(out, "one") as store:
+        store.add_table("t", {"x": float}).append_row({"x": 1.0})
+    shown = Selection(out).first()
+    with TableEvents(["t"]) as made:
+        folder = made.targets(shown)["one"]
+        assert drawn(folder) == {"t/x": [(0, 1.0)]}
+        with Store(out, "one", mode="w") as store:
+            store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
+        made.targets(shown)
+        assert drawn(folder) == {}
+
+
 @pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9], ids=["s", "ms", "us", "ns"])
 def test_times_are_seconds_whatever_their_unit(out: Path, unit: int) -> None:
     make_run(out, "one", {"lr": 0.5})
@@ -1076,7 +1093,8 @@ def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: 
         server.EVERY = 0.05
         links = Path(logdir(sys.argv[1], "lr-{lr}"))
         assert [path.name for path in links.iterdir()] == ["lr-0.5-one"]
-        assert logdir(sys.argv[1], "lr-{lr}") == str(links)  # a cell that is run again
+        assert logdir(sys.argv[1], "lr-{lr}", filters=[]) == str(links)  # a cell that is run again
+        assert logdir(sys.argv[1], "lr-{lr}", filters=[["lr", "0"]]) != str(links)
         if os.fork() == 0:
             sys.exit()
         os.wait()

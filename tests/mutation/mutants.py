@@ -238,9 +238,16 @@ MUTANTS = [
     Mutant(
         "sending again what stands behind a gap in a curve",
         "cox/redraw.py",
-        "for step in sorted(made) if step >= first}",
-        "for step in sorted(made) if step in missing}",
+        "in points.items() if step >= min(starts)}",
+        "in points.items() if step in missing}",
         "tests/cli/test_redraw.py::test_a_gap_is_not_filled_from_behind",
+    ),
+    Mutant(
+        "leaving a curve alone that has other values than the rows",
+        "cox/redraw.py",
+        "return np.array_equal(drawn, values, equal_nan=True)",
+        "return True",
+        "tests/cli/test_redraw.py::test_a_curve_with_other_values_than_the_rows_is_left_alone",
     ),
     Mutant(
         "closing what a program left open",

@@ -409,7 +409,7 @@ def shown(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[lis
             store.add_table(table, {"lr": float, "arch": str}).append_row({"lr": lr, "arch": "resnet18"})
     seen: list[tuple[list[str], int]] = []
 
-    def serve(targets: dict[str, Path], *, port: int, options: tuple[str, ...], refresh: object) -> int:
+    def serve(targets: dict[str, Path], *, port: int, options: tuple[str, ...], **_: object) -> int:
         assert options == ()
         seen.append((list(targets), port))
         return 0
@@ -761,7 +761,7 @@ def test_chosen_hparams_come_before_those_of_the_metadata(out: Path) -> None:
         store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
         store.log_hparams({"lr": 0.1, "depth": 3})
         store.writer.add_scalar("loss", 1.0, 0)
-        store.log_hparams({"lr": 0.1, "depth": 3}, metrics={"best": 1.0})  # again is no other
+        store.log_hparams({"depth": 3, "lr": 0.1}, metrics={"best": 1.0})  # again is no other
     assert hparams_of(out, "run") == [{"lr": 0.1, "depth": 3}]
 
 
@@ -905,6 +905,40 @@ def test_mode_w_begins_the_curves_anew(out: Path) -> None:
     assert hparams_of(out, "run") == [{"lr": 0.9}]
 
 
+def test_mode_w_removes_event_files_and_nothing_else(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.writer.add_scalar("x", 1.0, 0)
+    folder = out / "run" / "tensorboard"
+    (folder / "eval").mkdir()
+    own = [folder / "notes on tfevents.md", folder / "eval" / "events.out.tfevents.1.host"]
+    for path in own:
+        path.write_text("mine")
+    (folder / "old tfevents").mkdir()
+    Store(out, "run", mode="w").close()
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(own)
+    shared = out.parent / "shared"
+    folder.rename(shared)
+    folder.symlink_to(shared)
+    (shared / "events.out.tfevents.2.other").touch()
+    Store(out, "run", mode="w").close()
+    assert (shared / "events.out.tfevents.2.other").exists()
+
+
+def test_mode_w_of_a_rank_begins_its_own_curves_anew_beside_others(out: Path) -> None:
+    with Store(out, "run", rank=0) as first:
+        first.add_table("t", {"x": float})
+        for value in (1.0, 2.0):
+            with Store(out, "run", mode="w", rank=1) as second:
+                second.add_table("t", {"x": float})
+                second.log_table_and_tb("t", {"x": value})
+                second["t"].flush_row()
+        first.log_table_and_tb("t", {"x": 9.0})
+        first["t"].flush_row()
+    own = EventAccumulator(str(out / "run" / "tensorboard" / "rank-1")).Reload()
+    assert [point.value for point in own.Scalars("t/x")] == [2.0]
+    assert curves(out / "run") == {"t/x": [(0, 9.0)]}
+
+
 def test_mode_w_leaves_the_curves_of_a_rank_that_is_at_it(out: Path) -> None:
     with Store(out, "run", rank=1) as other:
         other.add_table("t", {"x": float})
@@ -933,6 +967,33 @@ def test_a_rewind_by_step_purges_what_counts_rows_by_rows(out: Path, by_hand: bo
     (found,) = curves(out / "run").keys() - {"after", "t/step"}
     steps = [step for step, _ in curves(out / "run")[found]]
     assert steps == list(range(0, 1000, 100) if by_hand else range(10))
+
+
+def test_a_rewind_hides_no_point_of_a_curve_that_counts_otherwise(out: Path) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("train", {"step": int, "loss": float})
+        for step in range(0, 1000, 100):
+            table.append_row({"step": step, "loss": 0.5})
+            store.writer.add_scalar("train/loss", 0.5, step)  # under the tag that log_table_and_tb would take
+            store.writer.add_scalar("lr", 0.1, step)
+        store.rewind("train", step=500)
+        store.writer.add_scalar("train/loss", 0.5, 500)
+    assert [step for step, _ in curves(out / "run")["train/loss"]] == list(range(0, 600, 100))
+    assert [step for step, _ in curves(out / "run")["lr"]] == list(range(0, 500, 100))
+
+
+def test_a_rewind_purges_behind_a_large_picture_and_without_scalars(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.writer.add_image("noise", np.random.default_rng(0).random((3, 200, 200)), 0)
+        table = store.add_table("t", {"x": PICKLE})
+        for row in range(4):
+            store.log_table_and_tb("t", {"x": np.arange(5.0) + row}, "histogram")
+            table.flush_row()
+    with Store(out, "run") as store:
+        store.rewind("t", 2)
+        store.writer.add_scalar("after", 1.0, 0)
+    found = EventAccumulator(str(out / "run" / "tensorboard"), size_guidance={"histograms": 0}).Reload()
+    assert [event.step for event in found.Histograms("t/x")] == [0, 1]
 
 
 def test_a_rewind_purges_once(out: Path) -> None:
