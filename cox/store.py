@@ -295,8 +295,8 @@ class Store:
                 logged next.
             column: The column that counts steps.
             purge_tensorboard: Whether TensorBoard is to forget the points from there on as well: from that
-                row on, or, where it has curves besides those of this table's rows, from `step` on. Its
-                slower loader forgets those of all tags; pass False for a table that counts otherwise.
+                row on, or, where it has curves besides those of tables' rows, from `step` on. Its slower
+                loader forgets those of all tags; pass False for a table that counts otherwise.
 
         Raises:
             RewindError: The table has not so many rows, or no such column.
@@ -304,9 +304,9 @@ class Store:
         """
         table = self.get_table(table_name)
         drawn = self._last_steps() if purge_tensorboard else {}
-        own = {f"{table_name}/{name}" for name in table.schema}
         # what log_table_and_tb has sent is numbered by rows, whatever the table counts
-        by_row = all(tag in own and last <= table.nrows for tag, last in drawn.items())
+        rows = {f"{name}/{own}": each.nrows for name, each in self._tables.items() for own in each.schema}
+        by_row = all(last <= rows.get(tag, -1) for tag, last in drawn.items())
         left = table.rewind(nrows, step=step, column=column)
         if drawn:
             with self._writing().lock:

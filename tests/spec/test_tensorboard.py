@@ -951,6 +951,21 @@ def test_mode_w_leaves_the_curves_of_a_rank_that_is_at_it(out: Path) -> None:
 # --- A rewind, and from where on it purges
 
 
+def test_a_rewind_by_step_knows_the_rows_of_other_tables(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.add_table("val", {"acc": float})
+        store.add_table("t", {"step": int, "x": float})
+        for step in range(0, 1000, 100):
+            store.log_table_and_tb("t", {"step": step, "x": 0.5})
+            store["t"].flush_row()
+        store.log_table_and_tb("val", {"acc": 0.5})
+        store["val"].flush_row()
+        store.rewind("t", step=500)
+        store.writer.add_scalar("after", 1.0, 0)
+    assert [step for step, _ in curves(out / "run")["t/x"]] == list(range(5))
+    assert curves(out / "run")["val/acc"] == [(0, 0.5)]
+
+
 @pytest.mark.parametrize("by_hand", [False, True], ids=["rows", "a curve of its own"])
 def test_a_rewind_by_step_purges_what_counts_rows_by_rows(out: Path, by_hand: bool) -> None:
     with Store(out, "run") as store:
