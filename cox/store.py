@@ -15,16 +15,17 @@ import logging
 import os
 import shutil
 from collections.abc import KeysView, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from cox import events, lifecycle, schema
+from cox import events, lifecycle
+from cox.curves import Curves
 from cox.errors import (
     ClosedError,
     CoxError,
-    CoxWarning,
     PendingRowWarning,
     ReadOnlyError,
     RowError,
@@ -165,8 +166,9 @@ class Store:
         self._on_error = on_error
         self.not_stored = 0
         self._tables: dict[str, Table] = {}
-        self._tensorboard: SummaryWriter | None = None
-        self._hparams: dict[str, bool | float | str] | None = None  # what TensorBoard was told, once it was
+        self._curves = Curves(
+            run, rank, parameters=self._parameters, lock=self._lock, warns=on_error == "warn"
+        )
         if mode == "r":
             self._refresh()
         else:
@@ -303,33 +305,13 @@ class Store:
             StorageError: The file system refused something.
         """
         table = self.get_table(table_name)
-        drawn = self._last_steps() if purge_tensorboard else {}
+        drawn = self._curves.last_steps() if purge_tensorboard else {}
         # what log_table_and_tb has sent is numbered by rows, whatever the table counts
         rows = {f"{name}/{own}": each.nrows for name, each in self._tables.items() for own in each.schema}
         by_row = all(last <= rows.get(tag, -1) for tag, last in drawn.items())
         left = table.rewind(nrows, step=step, column=column)
         if drawn:
-            with self._writing().lock:
-                self._close_tensorboard()
-                self._tensorboard = self._make_tensorboard(
-                    purge_step=left if step is None or by_row else step
-                )
-
-    def _last_steps(self) -> dict[str, int]:
-        """The last step of each tag that was sent to TensorBoard.
-
-        Raises:
-            StorageError: The event files cannot be read.
-        """
-        from cox.eventfile import last_steps
-
-        place = self._run.events_dir(self._rank)
-        try:
-            return last_steps(place)
-        except OSError as error:
-            raise fs.refused(
-                error, "cannot read the events for TensorBoard", error.filename or place
-            ) from error
+            self._curves.purge(left if step is None or by_row else step)
 
     # --- TensorBoard
 
@@ -340,11 +322,8 @@ class Store:
         Raises:
             ReadOnlyError: The store was opened with mode='r'.
         """
-        if self._tensorboard is None:
-            with self._writing().lock:  # of two threads that come here first, one makes it
-                if self._tensorboard is None:
-                    self._tensorboard = self._make_tensorboard()
-        return self._tensorboard
+        self._writing()
+        return self._curves.writer
 
     @property
     def writer(self) -> SummaryWriter:
@@ -377,20 +356,7 @@ class Store:
                 "else, call the method of store.tensorboard, and update_row for the table"
             )
         with table._tolerating(), table._prepared(update_dict) as cells:
-            if summary_type == "scalar":
-                points = {
-                    f"{table_name}/{name}": _scalar(table, name, value, cells)
-                    for name, value in update_dict.items()
-                }
-                events.add_scalars(self.tensorboard, points, table.nrows)
-            else:
-                made = [
-                    summary
-                    for name, value in update_dict.items()
-                    if cells[name] is not None
-                    for summary in _summaries(table, name, value, summary_type)
-                ]
-                events.add(self.tensorboard, made, table.nrows)
+            self._curves.add_row(table_name, table.nrows, update_dict, cells, summary_type)
 
     def log_hparams(
         self,
@@ -416,23 +382,8 @@ class Store:
             raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
         if metrics is not None and not isinstance(metrics, Mapping):
             raise RowError(f"metrics={metrics!r}: give tags with their values, as in {{'best/acc': 0.93}}")
-        values = {tag: _metric(tag, value) for tag, value in (metrics or {}).items()}
-        asked = events.plain_hparams(chosen)
-        told, self._hparams = self._hparams, asked  # by now: making the writer tells those of the metadata
-        try:
-            writer = self.tensorboard
-            events.add(writer, events.hparams(asked), 0)
-        except BaseException:
-            self._hparams = told
-            raise
-        events.add_scalars(writer, values, 0)
-        if told and told != asked:
-            self._hparams = told
-            warn(
-                f"run {self.exp_id}: TensorBoard has been told other parameters, and keeps to those; call "
-                "log_hparams before anything is logged to it",
-                CoxWarning,
-            )
+        self._writing()
+        self._curves.add_hparams(chosen, metrics or {})
 
     def _parameters(self) -> dict[str, Any]:
         """The first row of `metadata`, without objects that nobody vouched for; empty if there is none."""
@@ -491,7 +442,7 @@ class Store:
         self._closed = True
         lifecycle.unregister(self)
         try:
-            self._close_tensorboard()
+            self._curves.close()
         finally:  # whatever became of the points, the rows are folded and the run is given back
             self._close_tables()
 
@@ -565,6 +516,9 @@ class Store:
             raise ReadOnlyError(f"run {self.path} was opened with mode='r'; open it with mode='a' to write")
         return self._writer
 
+    def _lock(self) -> AbstractContextManager[Any]:
+        return self._writing().lock
+
     def _give_up_row(self, table: str, error: StorageError) -> None:
         """Count a row that was not stored. Warns of the first, and whenever their number has doubled."""
         self.not_stored += 1
@@ -604,84 +558,6 @@ class Store:
 
     def _where(self, table: str) -> str:
         return f"table {table!r} of run {self.path}"
-
-    def _make_tensorboard(self, *, purge_step: int | None = None) -> SummaryWriter:
-        self._writing()
-        from cox.eventfile import RunSummaryWriter
-
-        on_refusal = _warn_of if self._on_error == "warn" else None
-        made = RunSummaryWriter(
-            os.fspath(self._run.events_dir(self._rank)), purge_step=purge_step, on_refusal=on_refusal
-        )
-        self._add_hparams(made)
-        return made
-
-    def _add_hparams(self, to: SummaryWriter) -> None:
-        """Tell TensorBoard of the parameters, once there are any. Nothing about them stops a program."""
-        if self._hparams is not None:
-            return
-        try:
-            params = events.plain_hparams({} if self._rank else self._parameters())
-            made = events.hparams(params) if params else ()
-        except StorageError:
-            raise
-        except Exception as error:  # noqa: BLE001 - nobody asked for it
-            _log.warning("run %s: TensorBoard gets no parameters: %r", self.exp_id, error)
-            self._hparams = {}
-            return
-        if made:
-            events.add(to, made, 0)
-            self._hparams = params
-
-    def _close_tensorboard(self) -> None:
-        if self._tensorboard is None:
-            return
-        writer, self._tensorboard = self._tensorboard, None
-        try:
-            self._add_hparams(writer)
-            writer.close()
-        except StorageError as error:
-            if self._on_error != "warn":
-                raise
-            _warn_of(error)
-
-
-def _warn_of(error: StorageError) -> None:
-    warn(f"not stored: {error}", StorageWarning)
-
-
-def _scalar(table: Table, name: str, value: Any, cells: Mapping[str, Any]) -> float | None:
-    """What TensorBoard gets of a value: None for a missing one."""
-    cell = cells[name]
-    if isinstance(cell, (float, int)) or cell is None:
-        return cell
-    number = schema.infer({name: value})[name]
-    try:
-        return float(value) if number in (float, int, bool, str) else float(value.item())
-    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise RowError(
-            f"table {table.name!r}, column {name!r}: {schema.shown(value)} is no scalar for TensorBoard; use "
-            "update_row for it, or another summary_type"
-        ) from error
-
-
-def _metric(tag: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise RowError(f"metric {tag!r}: {schema.shown(value)} is no number") from error
-
-
-def _summaries(table: Table, name: str, value: Any, summary_type: str) -> events.Values:
-    """What TensorBoard gets of a value that is to be shown as anything but a scalar."""
-    try:
-        return events.record(summary_type, f"{table.name}/{name}", value)
-    except Exception as error:
-        raise RowError(
-            f"table {table.name!r}, column {name!r}: TensorBoard cannot show a value of type "
-            f"{type(value).__qualname__} as {summary_type!r} ({type(error).__name__}: {error}); use "
-            "update_row for it, or another summary_type"
-        ) from error
 
 
 def _check_options(mode: str, rank: int | None, sync: str | None, on_error: str) -> None:

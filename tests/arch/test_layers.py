@@ -44,6 +44,7 @@ FLOORS: list[set[str]] = [
         "cox.tfrecords",
     },
     {"cox.eventfile"},
+    {"cox.curves"},
     {"cox.table"},
     {"cox.store", "cox.executors"},
     {"cox.collection.scan", "cox.collection.progress", "cox.collection.blocks"},
