@@ -47,7 +47,7 @@ class Curves:
 
     @property
     def writer(self) -> SummaryWriter:
-        """TensorboardX's SummaryWriter, made on first use."""
+        """The SummaryWriter of tensorboardX, made on first use."""
         if self._writer is None:
             with self._lock():  # of two threads that come here first, one makes it
                 if self._writer is None:

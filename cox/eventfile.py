@@ -45,10 +45,7 @@ class EventFile:
         self._pid = os.getpid()
         # reentrant: a signal handler that logs may come while its thread has it
         self._lock = threading.RLock()
-        # TensorBoard reads files in the order of their names; pid and number keep two writers apart
-        when, number = f"{time.time():017.6f}", f"{next(_files_made):06}"
-        name = f"events.out.tfevents.{when}.{socket.gethostname()}.{self._pid}.{number}"
-        self.path = Path(directory, name)
+        self.path = Path(directory, new_name())
         self._size = 0
         self._torn = False
         try:
@@ -205,6 +202,18 @@ class _FileWriter(FileWriter):  # type: ignore[misc]
         self._default_metadata: dict[str, Any] = {}
 
 
+def new_name() -> str:
+    """A name for an event file. TensorBoard reads them in the order of their names."""
+    # pid and number keep two writers apart
+    when, number = f"{time.time():017.6f}", f"{next(_files_made):06}"
+    return f"{layout.EVENT_FILES[:-1]}{when}.{socket.gethostname()}.{os.getpid()}.{number}"
+
+
+def event_files(directory: Path) -> list[Path]:
+    """The event files of a directory, in the order in which TensorBoard reads them."""
+    return sorted(path for path in directory.glob(layout.EVENT_FILES) if path.is_file())
+
+
 def last_steps(directory: Path) -> dict[str, int]:
     """The last step of each tag in the event files of a directory.
 
@@ -212,10 +221,9 @@ def last_steps(directory: Path) -> dict[str, int]:
         OSError: One cannot be read.
     """
     last: dict[str, int] = {}
-    for path in directory.glob(layout.EVENT_FILES):
-        data = path.read_bytes()
-        for start, stop in tfrecords.scan(data).good:
-            found = events.read(tfrecords.content(data, start, stop))
+    for path in event_files(directory):
+        for data in tfrecords.contents(path.read_bytes()):
+            found = events.read(data)
             for tag in found.tags:
                 last[tag] = max(found.step, last.get(tag, found.step))
     return last

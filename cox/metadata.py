@@ -56,18 +56,20 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: objects.Tru
 
 
 def parameters(
-    table: TableData, run: layout.RunLayout, trust: objects.Trust, *, is_ranked: bool = False
+    table: TableData | None, run: layout.RunLayout, trust: objects.Trust, *, is_ranked: bool = False
 ) -> dict[str, Any]:
-    """The parameters of a run, without objects that nobody vouched for; empty if the table is.
+    """The parameters of a run, without objects that nobody vouched for; empty if it has no row of them.
 
     Args:
-        table: Its metadata.
+        table: Its metadata, if there are any.
         run: The run.
         trust: Which of its objects may be rebuilt.
         is_ranked: Whether the column `rank` tells who wrote the row, and is no parameter.
     """
+    if table is None or not table.nrows:
+        return {}
     values = {}
-    for name, (column, cell) in first_row(table).items() if table.nrows else ():
+    for name, (column, cell) in first_row(table).items():
         if not (is_ranked and name == layout.RANK_COLUMN):
             with contextlib.suppress(Exception):  # its class is gone, or is not what it was
                 values[name] = decoded(column, cell, run, trust, name)

@@ -473,12 +473,11 @@ class CollectionReader:
 
         columns = [columns] if isinstance(columns, str) else columns
         table, source = self._table(key), self.source
-        meta = table.without_rows(columns, where)
+        schema = table.schema()
+        meta = table.without_rows(schema, columns, where)
         names = source.chosen(exp_filter, params)
         groups = [names[at : at + runs_per_partition] for at in range(0, len(names), runs_per_partition)]
-        read = partial(
-            read_partition, source.folders, source.nested, key, table.schema(), meta, columns, where
-        )
+        read = partial(read_partition, source.folders, source.nested, key, schema, meta, columns, where)
         return exports.to_dask(read, groups, meta)
 
     def sql(self, query: str) -> pd.DataFrame:
@@ -506,9 +505,7 @@ class CollectionReader:
         for name in {name.lower() for name in own}:
             tables.pop(name, None)
         tables.update((name, partial(_whole, table)) for name, table in own.items())
-        return exports.sql(
-            query, tables, lambda name: own[name].without_rows() if name in own else tables[name]()
-        )
+        return exports.sql(query, tables, lambda name: _rowless(own[name]) if name in own else tables[name]())
 
     def to_parquet(
         self, dest: Directory, tables: Iterable[str] | None = None, params: ParamFilter | None = None
@@ -544,8 +541,10 @@ class CollectionReader:
             table = self._table(name)
             own = {run: states[run] for run in known[name]}
             without = [run for run in found if run not in own]
-            read = partial(table.of_runs, schema=table.schema())
-            written[name] = Dataset(Path(dest, name)).update(own, without, table.without_rows(), read)
+            schema = table.schema()
+            read = partial(table.of_runs, schema=schema)
+            empty = table.without_rows(schema)
+            written[name] = Dataset(Path(dest, name)).update(own, without, empty, read)
         return written
 
     # --- The end
@@ -578,3 +577,7 @@ class CollectionReader:
 
 def _whole(table: Table) -> pd.DataFrame:
     return table.rows().frame()
+
+
+def _rowless(table: Table) -> pd.DataFrame:
+    return table.without_rows(table.schema())

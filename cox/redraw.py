@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import numpy as np
 from cox import events, metadata, tfrecords
 from cox.collection.scan import is_run
 from cox.errors import RunNotFoundError
+from cox.eventfile import event_files, new_name
 from cox.objects import Trust
 from cox.repair import Originals, held
 from cox.storage import fs, layout, snapshot
@@ -61,24 +61,27 @@ def redraw(
     with contextlib.nullcontext() if dry_run else held(run):
         now = snapshot.read(run)
         rows = _rows_of(now)
-        drawn = {rank: _Drawn(run.events_dir(rank)) for rank in rows}
-        is_new = not any(_Drawn(place).is_used for place in _places(run))
+        places = {*_places(run), *map(run.events_dir, rows)}
+        drawn = {place: _Drawn(place) for place in places}
+        is_new = not any(found.is_used for found in drawn.values())
         if is_new and not from_nothing:
             return {}
         originals = Originals(run)
         for rank, tables in rows.items():
+            there = drawn[run.events_dir(rank)]
             again: dict[str, dict[int, _Point]] = {}
             for table, own in tables:
                 for tag, wanted in _points_of(now, table, own):
                     if is_new and table.name == metadata.METADATA:
                         continue
-                    points, missing = drawn[rank].again(tag, wanted, is_new=is_new)
+                    points, missing = there.again(tag, wanted, is_new=is_new)
                     if points:
                         again[tag] = points
                         lacking[tag] += missing
             if again and not dry_run:
-                params = {} if rank or drawn[rank].has_hparams else _parameters(run, now)
-                _send(drawn[rank].place, again, params, originals)
+                table_of_params = None if rank or there.has_hparams else now.tables.get(metadata.METADATA)
+                params = metadata.parameters(table_of_params, run, Trust(run), is_ranked=now.is_ranked)
+                _send(there.place, again, params, originals)
     return dict(lacking)
 
 
@@ -100,10 +103,9 @@ class _Drawn:
         #: Of each tag the first step that comes again, or after one beyond it: there the curve goes back.
         self._back: dict[str, int] = {}
         last: dict[str, int] = {}
-        for path in _event_files(place):
-            data = path.read_bytes()
-            for start, stop in tfrecords.scan(data).good:
-                found = events.read(tfrecords.content(data, start, stop))
+        for path in event_files(place):
+            for data in tfrecords.contents(path.read_bytes()):
+                found = events.read(data)
                 self.is_used |= bool(found.tags)
                 self.has_hparams |= found.has_hparams
                 if found.purged_from is not None:
@@ -153,15 +155,10 @@ class _Drawn:
         return np.array_equal(drawn, values, equal_nan=True)
 
 
-def _event_files(place: Path) -> list[Path]:
-    """The event files of a directory, in the order in which TensorBoard reads them."""
-    return sorted(path for path in place.glob(layout.EVENT_FILES) if path.is_file())
-
-
 def _places(run: layout.RunLayout) -> Iterator[Path]:
     """The directories of a run that have event files."""
     for path in [run.tensorboard_dir, *sorted(run.tensorboard_dir.glob("*/"))]:
-        if _event_files(path):
+        if event_files(path):
             yield path
 
 
@@ -198,18 +195,13 @@ def _points_of(
         )
 
 
-def _parameters(run: layout.RunLayout, now: snapshot.Snapshot) -> dict[str, Any]:
-    table = now.tables.get(metadata.METADATA)
-    return {} if table is None else metadata.parameters(table, run, Trust(run), is_ranked=now.is_ranked)
-
-
 def _send(
     place: Path, again: Mapping[str, Mapping[int, _Point]], params: dict[str, Any], originals: Originals
 ) -> None:
     """Write points into a new event file, and take those of them that stand in the old ones out of there."""
     for path in place.glob(f"{layout.TEMPORARY_PREFIX}*"):
         fs.unlink(path)  # of one that was killed: no writer looks for it here
-    old = _event_files(place)
+    old = event_files(place)
     made = [events.beginning(time.time())]
     if params:
         made.append(events.of_values(events.hparams(params), 0, time.time()))
@@ -223,10 +215,8 @@ def _send(
     fs.replace_bytes(place / _name_after(old), whole, durable=True)
     first = {tag: min(points) for tag, points in again.items()}
     for path in old:
-        data = path.read_bytes()
         kept, changed = bytearray(), False
-        for start, stop in tfrecords.scan(data).good:
-            event = tfrecords.content(data, start, stop)
+        for event in tfrecords.contents(path.read_bytes()):
             left = events.without(event, lambda tag, step: tag in first and step >= first[tag])
             changed |= left != event
             kept += b"" if left is None else tfrecords.record(left)
@@ -237,6 +227,6 @@ def _send(
 
 def _name_after(old: list[Path]) -> str:
     """The name of an event file that TensorBoard reads after the others, whatever the clocks said."""
-    name = f"{layout.EVENT_FILES[:-1]}{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}.redrawn"
+    name = f"{new_name()}.redrawn"
     last = max((path.name for path in old), default="")
     return name if name > last else f"{last}.redrawn"

@@ -390,8 +390,6 @@ class Store:
         from cox import metadata
 
         table = self._read_table(metadata.METADATA) if metadata.METADATA in self._tables else None
-        if table is None:
-            return {}
         return metadata.parameters(table, self._run, self._trust, is_ranked=self._rank is not None)
 
     # --- Copies and the end

@@ -8,6 +8,7 @@ record that is not whole, and shows nothing of what comes after it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -44,6 +45,12 @@ def record(content: bytes) -> bytes:
 def content(data: bytes, start: int, stop: int) -> bytes:
     """The data of a whole record."""
     return data[start + _HEAD.size : stop - _TAIL.size]
+
+
+def contents(data: bytes) -> Iterator[bytes]:
+    """The data of all whole records in the bytes of an event file."""
+    for start, stop in scan(data).good:
+        yield content(data, start, stop)
 
 
 def scan(data: bytes) -> Records:

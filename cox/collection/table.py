@@ -105,13 +105,19 @@ class Table:
             for column in self._runs.common_schema(self._name, schemas, quiet=True)
         )
 
-    def without_rows(self, columns: Sequence[str] | None = None, where: str | None = None) -> pd.DataFrame:
+    def without_rows(
+        self, schema: Schema, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pd.DataFrame:
         """The columns with their types, and no row.
+
+        Args:
+            schema: The columns in all runs.
+            columns: As for `CollectionReader.df`.
+            where: As for `CollectionReader.df`.
 
         Raises:
             ColumnNotFoundError: No run has one of `columns`, or one that `where` mentions.
         """
-        schema = self.schema()
         if where is not None:
             asked = predicates.parse(where).names
             refuse_unknown(asked, [*schema.names(), EXP_ID], f"where={where!r}: no column")

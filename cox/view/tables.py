@@ -158,15 +158,13 @@ class TableEvents(Scratch):
             self._begin(name)  # the run went back: what was drawn of it is no longer so
             made = self._made[name]
         try:
-            self._write(name, made, points, {} if made.has_params else self._params_of(run, now))
+            table_of_params = None if made.has_params else now.tables.get(self._metadata)
+            params = metadata.parameters(table_of_params, run, Trust(run), is_ranked=now.is_ranked)
+            self._write(name, made, points, params)
         except OSError:
             del self._made[name]  # nobody knows how much of it got there: it is begun anew
             raise
         made.state = state
-
-    def _params_of(self, run: layout.RunLayout, now: snapshot.Snapshot) -> dict[str, Any]:
-        table = now.tables.get(self._metadata)
-        return {} if table is None else metadata.parameters(table, run, Trust(run), is_ranked=now.is_ranked)
 
     def _write(
         self, name: str, made: _Made, points: Mapping[_Key, _Points], params: Mapping[str, Any]

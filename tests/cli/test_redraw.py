@@ -91,6 +91,16 @@ def in_order(run: Path, tag: str) -> list[tuple[int, float]]:
     return found
 
 
+def three_sessions(out: Path) -> None:
+    """A run of three event files, with four rows in each."""
+    for session in range(3):
+        with Store(out, "run") as store:
+            store.add_table("t", {"x": float})
+            for row in range(4 * session, 4 * session + 4):
+                store.log_table_and_tb("t", {"x": row})
+                store["t"].flush_row()
+
+
 def test_a_gap_is_not_filled_from_behind(out: Path) -> None:
     # TensorBoard's fast loader would forget what came from there on
     for session in range(3):
@@ -118,12 +128,7 @@ def test_a_gap_is_not_filled_from_behind(out: Path) -> None:
 def test_a_redrawing_that_is_cut_off_is_finished_by_the_next(
     out: Path, monkeypatch: pytest.MonkeyPatch, call_number: int
 ) -> None:
-    for session in range(3):
-        with Store(out, "run") as store:
-            store.add_table("t", {"x": float})
-            for row in range(4 * session, 4 * session + 4):
-                store.log_table_and_tb("t", {"x": row})
-                store["t"].flush_row()
+    three_sessions(out)
     run = out / "run"
     whole = in_order(run, "t/x")
     sorted((run / "tensorboard").iterdir())[1].unlink()
@@ -233,12 +238,7 @@ def test_a_run_with_pictures_only_is_not_drawn_from_nothing(out: Path) -> None:
 
 
 def test_the_fast_loader_shows_a_curve_with_a_gap_whole_again(out: Path, tmp_path: Path) -> None:
-    for session in range(3):
-        with Store(out, "run") as store:
-            store.add_table("t", {"x": float})
-            for row in range(4 * session, 4 * session + 4):
-                store.log_table_and_tb("t", {"x": row})
-                store["t"].flush_row()
+    three_sessions(out)
     sorted((out / "run" / "tensorboard").iterdir())[1].unlink()
     call(out / "run")
     with Store(out, "run") as store:
