@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from cox.cli import options, tables, times
-from cox.cli.terminal import printable
+from cox.cli import options, tables
+from cox.display import times
+from cox.display.text import printable
 
 
 @click.command()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import options, tables, terminal
-from cox.cli.grid import Column, Grid, from_frame
 from cox.cli.runs import reader_at, shortening
+from cox.display.grid import Column, Grid, from_frame
 
 if TYPE_CHECKING:
     import pandas as pd

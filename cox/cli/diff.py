@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cox.cli import completion, options, tables, terminal
-from cox.cli.grid import from_frame
 from cox.cli.runs import find, shortening
+from cox.display.grid import from_frame
 
 if TYPE_CHECKING:
     from cox.readers import CollectionReader

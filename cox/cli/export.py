@@ -8,7 +8,7 @@ import click
 
 from cox.cli import options, tables
 from cox.cli.runs import reader_at
-from cox.cli.terminal import printable
+from cox.display.text import printable
 
 
 def _both(ctx: click.Context, param: click.Parameter, value: tuple[Path, ...]) -> tuple[Path, Path]:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cox.cli import options, screen, tables, terminal, times
+from cox.cli import options, screen, tables, terminal
 from cox.cli import runs as of_runs
-from cox.cli.grid import WHOLE_NAME, Column, Grid, text
 from cox.cli.runs import Run
+from cox.display import times
+from cox.display.grid import WHOLE_NAME, Column, Grid
+from cox.display.text import printable, text
 from cox.errors import ColumnNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
@@ -254,8 +256,8 @@ def _tell_count(shown: int, total: int, *, whole: bool) -> None:
 
 def _nothing(path: Path, runs: int, *, nested: bool) -> str:
     if runs:
-        return f"none of the {runs:,} runs in {terminal.printable(path)} fits"
-    return f"no runs in {terminal.printable(path)}" + ("" if nested else "; --nested looks deeper")
+        return f"none of the {runs:,} runs in {printable(path)} fits"
+    return f"no runs in {printable(path)}" + ("" if nested else "; --nested looks deeper")
 
 
 def _document(path: Path, total: int, runs: Sequence[Run]) -> dict[str, Any]:

@@ -12,19 +12,19 @@ import click
 from cox.cli import options, tables
 from cox.cli.runs import reader_at
 from cox.errors import CollectionWarning, ColumnNotFoundError, TableNotFoundError, did_you_mean
+from cox.steps import STEP_COLUMNS, candidates
 
 if TYPE_CHECKING:
     from cox.readers import CollectionReader
-
-#: Columns that count how far a run has come, the likeliest first.
-STEPS = ("step", "epoch", "iteration")
 
 
 @click.command()
 @options.table
 @click.argument("y")
 @options.path
-@click.option("-x", "x", metavar="COLUMN", help="Along the axis: by default step, epoch or iteration.")
+@click.option(
+    "-x", "x", metavar="COLUMN", help="Along the axis: by default step, global_step, iteration or epoch."
+)
 @click.option("--hue", metavar="PARAM", help="Colour lines by this parameter, or column.")
 @options.over
 @click.option(
@@ -112,10 +112,10 @@ def _step(reader: CollectionReader, table: str, y: str) -> str:
     if table not in found:
         hint = did_you_mean(table, found)
         raise TableNotFoundError(f"no run has a table {table!r}; there are {sorted(found)}{hint}")
-    for name in STEPS:
-        if name in found[table] and name != y:
+    for name in candidates(found[table]):
+        if name != y:
             return name
     raise ColumnNotFoundError(
-        f"table {table!r} has none of {', '.join(STEPS)}: name the column along the axis with -x; "
+        f"table {table!r} has none of {', '.join(STEP_COLUMNS)}: name the column along the axis with -x; "
         f"there are {', '.join(found[table])}"
     )

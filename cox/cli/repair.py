@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cox.cli.terminal import printable
 from cox.cli.verify import as_document, show_findings
+from cox.display.text import printable
 from cox.errors import CoxError, RunNotFoundError
 from cox.redraw import redraw
 from cox.repair import Repair

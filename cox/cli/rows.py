@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cox.cli.grid import Column, Grid
+from cox.display.grid import Column, Grid
 from cox.errors import ColumnNotFoundError, did_you_mean
 from cox.schema import FILE_KINDS
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cox.cli.terminal import printable
+from cox.display.text import printable
 from cox.errors import RunNameError, RunNotFoundError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import click
 
 from cox.cli import terminal
-from cox.cli.grid import Column, Grid
+from cox.display.grid import Column, Grid
 
 #: Widths that text is cut to where a table is too wide, before columns are left out.
 _WIDTHS = (60, 30, 20, 12)

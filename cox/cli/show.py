@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cox.cli import options, rows, screen, tables, terminal, times
-from cox.cli.grid import text
+from cox.cli import options, rows, screen, tables, terminal
 from cox.cli.ls import _COLOURS, as_document
 from cox.cli.runs import Run, find
-from cox.cli.terminal import printable
+from cox.display import times
+from cox.display.text import printable, text
 
 if TYPE_CHECKING:
     from cox.storage.columns import TableData

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from cox.cli import options, tables
-from cox.cli.grid import from_frame
 from cox.cli.runs import reader_at
+from cox.display.grid import from_frame
 
 
 @click.command()

@@ -19,8 +19,8 @@ from typing import Any
 import click
 
 from cox.cli import screen, terminal
-from cox.cli.grid import Grid, plain
-from cox.cli.terminal import printable
+from cox.display.grid import Grid, plain
+from cox.display.text import printable
 
 #: Suffixes of files, and what they ask for.
 SUFFIXES = {

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import completion, options, rows, screen, tables, terminal
-from cox.cli.grid import text
 from cox.cli.rows import Row
 from cox.cli.runs import find
+from cox.display.text import printable, text
 from cox.errors import RunNotFoundError, TableNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class _Aligned(_Printer):
         self._shown = 0
 
     def _header(self, names: Sequence[str], fresh: Sequence[Row]) -> None:
-        headings = [terminal.printable(name) for name in names]
+        headings = [printable(name) for name in names]
         self._widths = list(map(len, headings))
         for row in fresh:
             self._grow(row)

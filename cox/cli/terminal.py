@@ -16,15 +16,11 @@ from typing import Any
 
 import click
 
+from cox.display.text import printable
 from cox.errors import CoxWarning
 
 #: How many warnings are printed before the rest is only counted.
 MOST_WARNINGS = 10
-
-
-def printable(text: object) -> str:
-    """Without control characters, which could drive the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
 def sentence(error: BaseException) -> str:

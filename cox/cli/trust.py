@@ -12,7 +12,7 @@ from typing import NamedTuple
 import click
 
 from cox import objects, plain
-from cox.cli.terminal import printable
+from cox.display.text import printable
 from cox.errors import CoxError
 from cox.storage import layout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cox.cli.terminal import printable
+from cox.display.text import printable
 from cox.errors import RunNotFoundError
 from cox.verify import Report, runs_at
 from cox.verify import verify as verify_run

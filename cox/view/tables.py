@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import crc32c
 import numpy as np
 
-from cox import events, metadata
+from cox import events, metadata, steps
 from cox.collection import progress
 from cox.collection.scan import State, state_of
 from cox.errors import (
@@ -35,12 +35,8 @@ from cox.view.selection import Shown
 if TYPE_CHECKING:
     from cox.eventfile import EventFile
 
-#: The column that counts the steps: the first of these whose numbers grow; else the row's number does.
-STEP_COLUMNS = ("step", "global_step", "iteration", "epoch")
 #: The column that says when a row was written, in seconds since 1970.
 TIME_COLUMNS = ("wall_time", "timestamp", "time")
-#: Steps are from -2**63 on, and below this.
-_STEPS = 2.0**63
 #: A table, and a rank if there are several.
 _Key = tuple[str, "int | None"]
 #: A time before this one, in 1973, is no time of day.
@@ -207,13 +203,9 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
     """The scalars of a table, of each rank by itself. Columns that say when are none."""
     columns = {column.name: column for column in table.schema if column.kind in ("int", "float", "bool")}
     by_rank = list(now.by_rank(table.name))
+    parts = [rows for _, rows in by_rank]
     step = next(
-        (
-            columns[name]
-            for name in STEP_COLUMNS
-            if name in columns and _counts(table, columns[name], by_rank)
-        ),
-        None,
+        (columns[name] for name in steps.candidates(columns) if _counts(table, columns[name], parts)), None
     )
     clock = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
     rank = columns.get(layout.RANK_COLUMN) if now.is_ranked else None
@@ -223,21 +215,18 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
         shown.append(clock)
     found = [_numbers(table, column) for column in shown]
     for one, rows in by_rank:
-        steps = np.arange(len(rows), dtype=np.float64)
+        places = np.arange(len(rows), dtype=np.float64)
         if step is not None:
             values, missing = _numbers(table, step)
-            steps = values[rows]
             # a row without a step has no place
-            known = np.isfinite(steps) & (np.abs(steps) < _STEPS)
-            if missing is not None:
-                known &= ~missing[rows]
-            rows, steps = rows[known], steps[known]
+            rows = rows[steps.are_steps(values, missing)[rows]]
+            places = values[rows]
         mark = "" if one is None else f" (rank {one})"
         yield (
             (table.name, one),
             _Points(
                 [f"{table.name}/{column.name}{mark}" for column in shown],
-                steps.astype(np.int64),
+                places.astype(np.int64),
                 None if times is None else times[rows],
                 [values[rows] for values, _ in found],
                 [None if missing is None else missing[rows] for _, missing in found],
@@ -245,15 +234,9 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
         )
 
 
-def _counts(table: TableData, column: Column, by_rank: Sequence[tuple[int | None, Array]]) -> bool:
-    """Whether a column counts the steps of a table: whole numbers, each beyond the one before."""
+def _counts(table: TableData, column: Column, parts: Sequence[Array]) -> bool:
     values, missing = _numbers(table, column)
-    known = np.isfinite(values) & (np.abs(values) < _STEPS)
-    if missing is not None:
-        known &= ~missing
-    if not known.any() or (values[known] % 1).any():
-        return False
-    return all((np.diff(values[rows][known[rows]]) > 0).all() for _, rows in by_rank)
+    return steps.counts(values, steps.are_steps(values, missing), parts)
 
 
 def _times(times: Array, missing: Array | None) -> Array | None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: other. An entry stands for a module, or for a package with all that is in it.
 FLOORS: list[set[str]] = [
     {"cox.errors"},
-    {"cox.schema", "cox.plain", "cox.extras"},
+    {"cox.display", "cox.schema", "cox.plain", "cox.extras", "cox.steps"},
     {"cox.predicates"},
     {"cox.storage.layout"},
     {"cox.storage.fs"},

@@ -117,7 +117,7 @@ def test_plot(sweep: Path, call: Call, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_plot_needs_steps(sweep: Path, call: Call) -> None:
     wrong = call("plot", "metadata", "lr", sweep, status=1).stderr
-    assert "has none of step, epoch, iteration" in wrong
+    assert "has none of step, global_step, iteration, epoch" in wrong
     assert "lr, seed, arch, size" in wrong
     assert "did you mean 'results'?" in call("plot", "result", "lr", sweep, status=1).stderr
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cox.cli.terminal import printable
+from cox.display.text import printable, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,17 +111,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist") and type(value).__module__ == "numpy":
         return value.tolist()
     return value
-
-
-def text(value: Any) -> str:
-    """A value for people: six digits of a float, and nothing that drives a terminal."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, datetime.datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    if isinstance(value, (tuple, list)) and all(isinstance(item, str) for item in value):
-        return printable(", ".join(value))
-    return printable(value)
 
 
 def _is_number(value: Any) -> bool:
