@@ -5,6 +5,7 @@ No I/O and no heavy import: numpy scalars, arrays and torch tensors are recognis
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -69,10 +70,8 @@ class Column:
         """
         if not isinstance(name, str):
             raise SchemaError(f"table {table!r}: a column's name is a string, not {name!r}")
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise SchemaError(f"table {table!r}: the name {name!r} is no valid unicode") from error
+        if not _is_unicode(name):
+            raise SchemaError(f"table {table!r}: the column name {name!r} is not valid unicode")
         inner, nullable = _unwrap_optional(given)
         kind = kind_of(inner)
         if kind is None or (nullable and kind in OBJECT_KINDS):
@@ -202,12 +201,13 @@ def shown(value: Any, how: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def infer(d: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, Any]:
+def infer(d: Any, alternative: str = OBJECT) -> dict[str, Any]:
     """Infer a schema from a row of values.
 
     Args:
-        d: Column names to values. int, float, str and bool, numpy scalars and 0-d arrays and
-            tensors give the plain type; every other value gives `alternative`.
+        d: Column names to values: a mapping, a Namespace or a dataclass. int, float, str and bool, numpy
+            scalars and 0-d arrays and tensors give the plain type; every other value gives `alternative`, and
+            so does a value that a plain column cannot hold, such as an int beyond 64 bits.
         alternative: OBJECT, PICKLE or PYTORCH_STATE.
 
     Returns:
@@ -215,7 +215,29 @@ def infer(d: Mapping[str, Any], alternative: str = OBJECT) -> dict[str, Any]:
     """
     if alternative not in (OBJECT, PICKLE, PYTORCH_STATE):
         raise SchemaError(f"alternative={alternative!r}; choose OBJECT, PICKLE or PYTORCH_STATE")
-    return {name: _infer_type(value, alternative) for name, value in d.items()}
+    row = as_mapping(d)
+    if row is None:
+        raise SchemaError(
+            f"an example row is a mapping of names to values, a Namespace or a dataclass, not {shown(d)}"
+        )
+    return {name: _infer_type(value, alternative) for name, value in row.items()}
+
+
+def as_mapping(row: Any) -> dict[str, Any] | None:
+    """A row or a set of parameters as a new dict: of a mapping, a Series, a Namespace or a dataclass.
+
+    Nothing nested is converted. None for what has no names and values.
+    """
+    if isinstance(row, type):
+        return None
+    if isinstance(row, Mapping) or callable(getattr(row, "items", None)):
+        return dict(row.items())
+    if dataclasses.is_dataclass(row):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    if {"Namespace", "SimpleNamespace"} & {base.__name__ for base in type(row).__mro__}:  # without an import
+        return dict(vars(row))
+    as_dict = getattr(row, "as_dict", None)  # cox.utils.Parameters
+    return dict(as_dict()) if callable(as_dict) else None
 
 
 class Conversion(typing.NamedTuple):
@@ -236,15 +258,36 @@ def convert(value: Any, column: Column, *, table: str) -> Conversion:
     Raises:
         RowError: The value cannot be converted. Names table, column, value and what is allowed.
     """
-    if value is None and column.nullable:
+    if column.nullable and is_missing(value, column.kind):
         return Conversion(None, lossy=False)
     try:
         return _CONVERTERS[column.kind](value)
     except Exception as error:
+        optional = f"{type_name(column.type)} | None"
+        remedy = (
+            f"; declare the column as {optional} to leave it out"
+            if is_missing(value, column.kind) and not column.nullable
+            else ""
+        )
         raise RowError(
             f"table {table!r}, column {column.name!r}: {shown(value)} is not {_WANTED[column.kind]} "
-            f"(the column is {type_name(column.type)}: {shown(error, str)})"
+            f"(the column is {type_name(column.type)}: {shown(error, str)}){remedy}"
         ) from error
+
+
+def is_missing(value: Any, kind: str) -> bool:
+    """Whether a value stands for a missing cell of a column: None, and what pandas shows for one.
+
+    pandas shows NA and NaT, and a nan where a column of int, bool or str has no value. In a column of float a
+    nan is a measurement.
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    is_float = isinstance(value, float) or (type(value).__module__, type(value).__name__[:5]) == (
+        "numpy",
+        "float",
+    )
+    return kind != "float" and is_float and bool(value != value)
 
 
 def _unwrap_optional(given: Any) -> tuple[Any, bool]:
@@ -256,13 +299,24 @@ def _unwrap_optional(given: Any) -> tuple[Any, bool]:
 
 
 def _infer_type(value: Any, alternative: str) -> Any:
-    if type(value) in (int, float, str, bool):
-        return type(value)
+    plain = value
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        plain = type(value.item())
-        if plain in (int, float, str, bool):
-            return plain
-    return alternative
+        if getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m"):
+            return alternative  # numpy's times: some of them give an int as their item
+        plain = value.item()
+    fits = type(plain) in (float, bool) or (
+        INT_MIN <= plain <= INT_MAX if type(plain) is int else type(plain) is str and _is_unicode(plain)
+    )
+    return type(plain) if fits else alternative
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a file can hold a text: not one with a lone surrogate, as a path that is not UTF-8 has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _one(value: Any) -> Any:
@@ -292,9 +346,11 @@ def _to_bool(value: Any) -> Conversion:
 
 
 def _to_str(value: Any) -> Conversion:
-    made = str(value)
-    made.encode()  # a lone surrogate is no text that a file can hold
-    return Conversion(made if type(made) is str else str.__str__(made), lossy=False)
+    text = str(value)
+    text.encode()  # a lone surrogate cannot be written to a file
+    # NA becomes the text '<NA>', as None becomes 'None'; but whoever copies a frame does not mean the text
+    lossy = value is not None and not isinstance(value, str) and is_missing(value, "str")
+    return Conversion(text if type(text) is str else str.__str__(text), lossy=lossy)
 
 
 def _differs(made: float, plain: Any) -> bool:

@@ -45,6 +45,7 @@ from cox.storage.writer import RunWriter, open_writer, release
 from cox.table import Table
 from cox.utils import (  # where scripts written for upstream find them, too
     Parameters,
+    _clean_dict,
     consistent,
     has_tensorboard,
     mkdirp,
@@ -74,6 +75,7 @@ __all__ = [
     "TENSORBOARD_DIR",
     "Store",
     "Table",
+    "_clean_dict",
     "consistent",
     "has_tensorboard",
     "mkdirp",
@@ -255,10 +257,11 @@ class Store:
                 a row may leave out, or OBJECT, PICKLE, PYTORCH_STATE.
 
         Returns:
-            The table; the same one if it was declared before with the same schema.
+            The table; the same one if it was declared before with the same schema. As long as it has no
+            row it can be declared anew with another one.
 
         Raises:
-            SchemaError: The run has it with another schema, or a name or type cannot be one.
+            SchemaError: The run has rows of it with another schema, or a name or type cannot be one.
         """
         columns = Schema.declare(schema, table=str(table_name))
         state = self._writing().add_table(table_name, columns)
@@ -267,15 +270,18 @@ class Store:
             table = self._tables[table_name] = Table(self, table_name, state.schema, state)
         return table
 
-    def add_table_like_example(
-        self, table_name: str, example: Mapping[str, Any], alternative: str = OBJECT
-    ) -> Table:
-        """Declare a table with the types of an example row.
+    def add_table_like_example(self, table_name: str, example: Any, alternative: str = OBJECT) -> Table:
+        """Declare a table with the types of an example row, which then fits it.
 
         Args:
             table_name: The table's name.
-            example: Column names to values; numpy and 0-d torch scalars count as float, int, bool or str.
-            alternative: How to store every other value: OBJECT, PICKLE or PYTORCH_STATE.
+            example: Column names to values, as a mapping, a Namespace or a dataclass; numpy and 0-d torch
+                scalars count as float, int, bool or str.
+            alternative: How to store every other value, and one that a plain column cannot hold: OBJECT,
+                PICKLE or PYTORCH_STATE.
+
+        Raises:
+            SchemaError: As `add_table`, or the example has no names and values.
         """
         return self.add_table(table_name, schema_from_dict(example, alternative))
 

@@ -18,7 +18,7 @@ from cox.errors import (
     StorageError,
     warn,
 )
-from cox.schema import FILE_KINDS, Column, Schema, convert, shown, type_name
+from cox.schema import FILE_KINDS, Column, Schema, as_mapping, convert, shown, type_name
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -131,16 +131,17 @@ class Table:
     # --- Writing
 
     def append_row(self, data: Mapping[str, Any]) -> None:
-        """Write one row. The same as `update_row(data)` and `flush_row()`.
+        """Write one row: `update_row(data)` and `flush_row()`, or nothing at all.
 
         Args:
             data: A value for every column, except nullable ones; the columns filled by `update_row`
-                may be left out. It is not changed.
+                may be left out. A mapping, a Namespace or a dataclass. It is not changed.
 
         On return the row survives the process's death (and the machine's, under `sync='row'`).
 
         Raises:
-            RowError: A column is unknown or missing, or a value cannot be converted.
+            RowError: A column is unknown or missing, or a value cannot be converted. What `update_row` had
+                filled is kept, and nothing of `data`.
             StorageError: The file system refused it. What `update_row` had filled is kept.
 
         Example:
@@ -152,19 +153,20 @@ class Table:
         if state is not None and not self._working and state.append_plain(data):
             return
         with self._writable().writer.lock:  # rows of threads that log to one table do not mix
-            if self._working or self._is_given_up():
-                self.update_row(data)
+            if self._is_given_up():
                 self.flush_row()
                 return
-            cells: dict[str, Any] = {}  # not the working row, which a signal handler that logs would write
+            # the working row takes nothing before the row is written: what fails leaves no half of
+            # itself, and a signal handler that logs in between writes no half of this row
+            cells: dict[str, Any] = {}
             try:
                 cells = self._cells(data)
-                self._write(cells)
+                self._write({**self._working, **cells})
             except StorageError as error:
                 _discard(cells.values())
                 self._give_up_row(error)
             except RowError:
-                self._working = cells
+                _discard(cells.values())
                 raise
 
     def update_row(self, data: Mapping[str, Any]) -> None:
@@ -272,17 +274,17 @@ class Table:
     def _cells(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Convert values to cells. Files of objects are written under temporary names."""
         schema = self._writable().schema
-        if not hasattr(data, "items"):
+        row = as_mapping(data)
+        if row is None:
             raise RowError(
                 f"table {self.name!r}: a row is a mapping of column names to values, not {shown(data)}; "
                 f"the columns are {list(schema.names())}"
             )
-        data = dict(data.items())  # of a Series, too
-        if unknown := [name for name in data if name not in schema]:
+        if unknown := [name for name in row if name not in schema]:
             raise RowError(f"table {self.name!r} has no column {unknown}; it has {list(schema.names())}")
         cells: dict[str, Any] = {}
         try:
-            for name, value in data.items():
+            for name, value in row.items():
                 column = schema.get(name)
                 if column is not None:
                     cells[name] = self._cell(column, value)
@@ -344,20 +346,24 @@ class Table:
             raise fs.refused(error, f"cannot store an object of table {self.name!r}", cell.path) from error
 
     def _write(self, row: dict[str, Any]) -> None:
-        """Write a row for good. If it is the working row, begin a new one."""
+        """Write a row for good, which has all of the working row, and begin a new one."""
         state = self._writable()
         columns = state.writer.own_columns(state.schema)
         missing = [c.name for c in columns if c.name not in row and not c.nullable]
         if missing:
+            optional = f"{type_name(state.schema.get(missing[0]).type)} | None"  # type: ignore[union-attr]
             raise RowError(
-                f"table {self.name!r}: the row lacks {missing}; fill them with update_row and flush again"
+                f"table {self.name!r}: the row lacks {missing}; give them a value, or declare a column that "
+                f"a row may leave out as `{optional}`"
             )
-        before = state.nrows
+        working, before = self._working, state.nrows
         try:
             state.append(tuple(self._finished(row.get(c.name)) for c in columns) + state.writer.tail)
         finally:
-            if row is self._working and state.nrows > before:  # also where the fold after it was interrupted
-                self._working = {}
+            if state.nrows > before:  # also where the fold after it was interrupted
+                _discard(cell for name, cell in working.items() if row.get(name) is not cell)
+                if working and self._working is working:
+                    self._working = {}
 
     def _drop_working_row(self) -> None:
         _discard(self._working.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,6 +148,22 @@ def mkdirp(x: str | os.PathLike[str], should_msg: bool = False) -> None:
         should_msg: Kept for old programs; what cannot be made is an error either way.
     """
     Path(x).mkdir(parents=True, exist_ok=True)
+
+
+def _clean_dict(d: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose 0-d arrays and tensors in columns of float, int and bool are plain numbers.
+
+    Upstream's own, which programs that subclass its Store import.
+
+    Raises:
+        KeyError: A column is not in the schema.
+    """
+    return {name: _plain_number(value, schema[name]) for name, value in d.items()}
+
+
+def _plain_number(value: Any, given: Any) -> Any:
+    is_scalar = given in (float, int, bool) and getattr(value, "shape", None) == () and hasattr(value, "item")
+    return given(value.item()) if is_scalar else value
 
 
 def has_tensorboard(dirname: str | os.PathLike[str]) -> bool:

@@ -55,12 +55,13 @@ class TableState:
         """Refuse a table of which nothing is left.
 
         Raises:
-            ClosedError: The run was opened again with mode='w'.
+            ClosedError: The run was opened again with mode='w', or the table declared with other columns.
         """
         self.writer._check_usable()
         if self.writer.tables.get(self.name) is not self:
             raise ClosedError(
-                f"table {self.name!r} of run {self.writer.run.root} was begun anew with mode='w'"
+                f"table {self.name!r} of run {self.writer.run.root} was begun anew, with mode='w' or with "
+                "other columns: use store[name], or what add_table returned last"
             )
 
     def append(self, values: tuple[Any, ...]) -> None:
@@ -135,16 +136,17 @@ class RunWriter:
     # --- What a run has
 
     def add_table(self, name: str, schema: Schema) -> TableState:
-        """Declare a table, or find it declared before with the same columns.
+        """Declare a table, or find it declared before with the same columns; anew, while it has no row.
 
         Raises:
-            SchemaError: It is there with other columns, or its name cannot be one.
+            SchemaError: It has rows and other columns, or its name cannot be one.
         """
         with self.lock:
             layout.check_table_name(name)
             schema = self._with_rank(name, schema)
             known = self.tables.get(name)
-            if known is None:
+            if known is None or (not known.in_run and known.schema != schema):
+                # without a row it is not part of the run yet: a mistaken declaration binds nobody
                 known = self.tables[name] = TableState(self, name, schema, 0, in_run=False)
             elif not _continues(known.schema, schema):
                 raise SchemaError(

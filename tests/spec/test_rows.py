@@ -659,7 +659,7 @@ def test_c12_missing_columns_are_named_and_the_row_can_be_completed(out: Path) -
         with pytest.raises(RowError, match=r"\['s'\]"):
             table.append_row({"x": 1})
         assert table.nrows == 0
-        table.update_row({"s": "a"})
+        table.update_row({"x": 1, "s": "a"})  # the x of the row that failed is not kept, y is
         table.flush_row()
         assert table.df[["x", "y", "s"]].to_dict("records") == [{"x": 1, "y": 0.5, "s": "a"}]
         with pytest.raises(RowError, match=r"\['x', 'y', 's'\]"):  # a new row begins empty
