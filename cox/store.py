@@ -267,7 +267,12 @@ class Store:
         state = self._writing().add_table(table_name, columns)
         table = self._tables.get(table_name)
         if table is None or table._state is not state:
+            pending = [] if table is None else list(table._working)
+            if table is not None:
+                table._drop_working_row()
             table = self._tables[table_name] = Table(self, table_name, state.schema, state)
+            if pending:
+                self._warn_of_pending_row(table_name, pending)
         return table
 
     def add_table_like_example(self, table_name: str, example: Any, alternative: str = OBJECT) -> Table:
@@ -465,11 +470,14 @@ class Store:
             )
         release(self._writer)
         for name, columns in pending.items():  # last: where warnings are errors, all is closed by now
-            warn(
-                f"run {self.path}: table {name!r} had a row that was never flushed, with {columns}: "
-                "it is not stored",
-                PendingRowWarning,
-            )
+            self._warn_of_pending_row(name, columns)
+
+    def _warn_of_pending_row(self, table: str, columns: list[str]) -> None:
+        warn(
+            f"run {self.path}: table {table!r} had a row that was never flushed, with {columns}: "
+            "it is not stored",
+            PendingRowWarning,
+        )
 
     def heartbeat(self) -> None:
         """Say that this run's writer lives. Done every few seconds by itself."""

@@ -171,10 +171,17 @@ class RunMachine(RuleBasedStateMachine):
             self.model[name] = Table(own)
             for rank in self.ranks:
                 self.declare(rank, name, self.model[name])
-        elif {c[0] for c in own} - {c[0] for c in self.model[name].columns}:
-            schema = {column: TYPES[kind] for column, kind, _ in own}
-            with pytest.raises(SchemaError):
-                self.stores[self.ranks[0]].add_table(name, schema)
+        elif self.stores[self.ranks[0]]._tables[name]._state.in_run:  # type: ignore[union-attr]
+            if {c[0] for c in own} - {c[0] for c in self.model[name].columns}:
+                schema = {column: TYPES[kind] for column, kind, _ in own}
+                with pytest.raises(SchemaError):
+                    self.stores[self.ranks[0]].add_table(name, schema)
+        elif not self.model[name].nrows:  # without rows it is declared anew
+            self.model[name] = Table(own)
+            self.pending = {key: row for key, row in self.pending.items() if key[1] != name}
+            for rank in self.ranks:
+                self.stores[rank]._tables[name]._drop_working_row()
+                self.declare(rank, name, self.model[name])
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), column=NAMES, kind=st.sampled_from(list(TYPES)))

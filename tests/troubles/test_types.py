@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cox.errors import ClosedError, LossyConversionWarning, RowError, SchemaError
+from cox.errors import ClosedError, LossyConversionWarning, PendingRowWarning, RowError, SchemaError
 from cox.readers import CollectionReader
 from cox.store import OBJECT, PICKLE, Store, _clean_dict, schema_from_dict
 from cox.utils import Parameters
@@ -177,7 +177,8 @@ def test_a_table_without_rows_can_be_declared_anew(out: Path) -> None:
     with Store(out, "run") as store:
         old = store.add_table("t", {"x": int})
         old.update_row({"x": 1})
-        new = store.add_table("t", {"x": float, "y": str})
+        with pytest.warns(PendingRowWarning, match=r"'t'.*\['x'\]"):
+            new = store.add_table("t", {"x": float, "y": str})
         new.append_row({"x": 0.5, "y": "a"})
         with pytest.raises(ClosedError, match="what add_table returned last"):
             old.flush_row()
