@@ -141,8 +141,8 @@ def _joined_texts(pieces: list[tuple[Array, Array]], column: Column, nrows: int)
 # --- Framing
 
 
-def read(data: bytes, salt: int) -> tuple[Rows, int] | None:
-    """Read the records from the beginning of a journal on, as far as they follow one another.
+def read(data: bytes, salt: int, start: int) -> tuple[Rows, int] | None:
+    """Read the records of a journal from `start` on, as far as they follow one another.
 
     Returns:
         The records, and where the last of them ends. Nothing if the journal is short, or a record's
@@ -150,7 +150,7 @@ def read(data: bytes, salt: int) -> tuple[Rows, int] | None:
     """
     if len(data) < WORTH_IT:
         return None
-    starts, lengths, stop = _chain(data)
+    starts, lengths, stop = _chain(data, start)
     if not len(starts) or lengths.min() <= 4:  # no record is so short
         return None
     checksums = _items(data, starts - 4, "<u4")
@@ -188,8 +188,8 @@ class _Payloads:
         return self.data[start : start + length]
 
 
-def _chain(data: bytes) -> tuple[Array, Array, int]:
-    """Where payloads begin, how long they are, and where the last one ends.
+def _chain(data: bytes, start: int) -> tuple[Array, Array, int]:
+    """Where payloads begin, how long they are, and where the last one ends; the first one begins at `start`.
 
     Instead of going from record to record, all marks are found at once: nearly each of them follows the
     record of the one before. Where that is not so, a mark stands in a payload, or the chain is broken.
@@ -198,7 +198,7 @@ def _chain(data: bytes) -> tuple[Array, Array, int]:
     marks = marks[marks <= len(data) - journal.HEAD_SIZE]
     lengths = _items(data, marks + len(journal.MARK), "<u4").astype(np.int64)
     ends = marks + journal.HEAD_SIZE + lengths
-    stop, whole = len(journal.HEADER), np.zeros(len(marks), dtype=np.bool_)
+    stop, whole = start, np.zeros(len(marks), dtype=np.bool_)
     for last in [*np.flatnonzero(ends[:-1] != marks[1:]).tolist(), len(marks) - 1]:
         first = int(np.searchsorted(marks, stop))
         if first > last:

@@ -88,7 +88,7 @@ def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
             _settle(content)
         else:
             writers = {name: {"seq": writer["seq"], "rows": {}} for name, writer in content.writers.items()}
-            content = hdf5.StoreFile(writers=writers)
+            content = hdf5.StoreFile(writers=writers, run_id=now.run_id)
         fs.replace_file(run.store_file, lambda path: hdf5.write(path, content), durable=True)
         for log in now.journals:
             _remove(run, log, own)

@@ -6,6 +6,7 @@ A journal is a header and records. A record is ::
 
 all little-endian. The checksum is CRC-32 of the payload, begun at the journal's salt: a random number
 in the file's name, so that bytes which only look like a record (a journal logged as text, say) are none.
+The header is `COXLOG`, a version, and a record that says which run the journal belongs to (`Header`).
 Payloads are lists that begin with their kind and their sequence number, which counts the records of a
 writer over all its journals without a gap. docs/FORMAT.md has every field.
 
@@ -23,7 +24,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 
@@ -34,8 +35,11 @@ from cox.storage import fs, layout
 if TYPE_CHECKING:
     from cox.storage import bulk
 
-VERSION = 1
-HEADER = b"COXLOG" + struct.pack("<H", VERSION)
+VERSION = 2
+MAGIC = b"COXLOG"
+#: All of the header of a journal of version 1.
+HEADER_1 = MAGIC + struct.pack("<H", 1)
+_PREFIX = MAGIC + struct.pack("<H", VERSION)
 MARK = b"\xc0\xc5"
 
 ROW, TABLE, REWIND = range(3)
@@ -50,9 +54,33 @@ _crc32 = zlib.crc32
 #: No writer ever gets to this sequence number, and what follows it would not fit into a record.
 MOST_RECORDS = 2**62
 
+#: How many journals a journal names that it continues.
+MOST_AFTER = 16
+
 #: Looking for the next good record may checksum this many times the file's size, so that no file,
 #: however it was made, is read for longer than that.
 _RESYNC_BUDGET = 16
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What a journal says of itself: a msgpack map. Fields that are not known here are ignored.
+
+    Attributes:
+        run: The id of the run.
+        after: The journals of this writer that it continues, oldest first, each with its salt and the
+            sequence number behind its last record; not all of a long history.
+    """
+
+    run: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    after: tuple[tuple[int, int], ...] = ()
+
+    def to_bytes(self, salt: int) -> bytes:
+        """The bytes that a journal of this salt begins with."""
+        payload = msgspec.msgpack.encode(self)
+        return _PREFIX + pack_head(MARK, len(payload), _crc32(payload, salt)) + payload
+
+
+_decode_header = msgspec.msgpack.Decoder(Header).decode
 
 
 class Counted(Protocol):
@@ -68,9 +96,12 @@ class JournalWriter:
         run: Where the run lies.
         writer: The writer's name, see `layout.writer_name`.
         next_seq: The sequence number of its next record.
+        run_id: The id of the run.
         sync: Whether a record survives the machine, not just the process, once it was appended.
 
     Attributes:
+        run_id: The argument.
+        after: The journals that the next one continues, as in `Header`.
         next_seq: The sequence number of the next record.
         size: How long the file is, up to the last record that counts; 0 without a file.
         path: The file, None before its first record.
@@ -81,8 +112,10 @@ class JournalWriter:
         dirty: Whether there may be something behind `size`, of a write that failed or was interrupted.
     """
 
-    def __init__(self, run: layout.RunLayout, writer: str, next_seq: int, *, sync: bool) -> None:
+    def __init__(self, run: layout.RunLayout, writer: str, next_seq: int, *, run_id: str, sync: bool) -> None:
         self.writer = writer
+        self.run_id = run_id
+        self.after: list[tuple[int, int]] = []
         self.next_seq = next_seq
         self.size = 0
         self.path: Path | None = None
@@ -92,6 +125,7 @@ class JournalWriter:
         self.synced = sync
         self.fd = -1
         self.dirty = False
+        self._header_size = 0
 
     def append_row(self, table_id: int, values: tuple[Any, ...], table: Counted) -> int:
         """Append one row of a table that this journal has declared. Durable as `sync` says on return.
@@ -184,6 +218,8 @@ class JournalWriter:
         """Let go of the file; the next record begins a new one."""
         if self.dirty:
             self.take_back()
+        if self.size > self._header_size:
+            self.after.append((self.salt, self.next_seq))
         self.abandon()
 
     def abandon(self) -> None:
@@ -212,12 +248,15 @@ class JournalWriter:
         self.dirty = False
 
     def _open(self) -> None:
+        """Begin a file, unless a signal handler that logs began one meanwhile."""
         fs.make_directories(self._run.journal_dir)
+        seq, generation = self.next_seq, self.generation
         salt = secrets.randbits(32)
         path = self._run.journal_file(self.writer, salt)
+        header = Header(self.run_id, tuple(self.after[-MOST_AFTER:])).to_bytes(salt)
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            fs.write_at(fd, HEADER, 0)
+            fs.write_at(fd, header, 0)
             if self.synced:
                 # an fsync says nothing of a directory's own name, which may be as new as the file
                 fs.sync_directories(self._run.journal_dir, self._run.root.parent)
@@ -225,7 +264,13 @@ class JournalWriter:
             os.close(fd)
             fs.unlink(path)
             raise
-        self.fd, self.salt, self.path, self.size = fd, salt, path, len(HEADER)
+        size = len(header)
+        # no call from here to the end, so that no signal handler comes between
+        if self.fd < 0 and self.next_seq == seq and self.generation == generation:
+            self.fd, self.salt, self.path, self.size, self._header_size = fd, salt, path, size, size
+            return
+        os.close(fd)
+        fs.unlink(path)
 
 
 @dataclass(slots=True)
@@ -235,6 +280,8 @@ class Journal:
     Attributes:
         path: The file.
         writer: Whose it is.
+        salt: What its checksums begin with.
+        header: What it says of itself; None in version 1, or if that is damaged.
         size: How long it was.
         torn: Bytes of an unfinished record at the end.
         damage: A sentence for each place in the middle that could not be read.
@@ -243,6 +290,8 @@ class Journal:
 
     path: Path
     writer: str
+    salt: int = 0
+    header: Header | None = None
     size: int = 0
     torn: int = 0
     damage: list[str] = field(default_factory=list)
@@ -269,8 +318,9 @@ class Journal:
         return self.rows is None and not self._records
 
 
-#: Reads the records of a journal of this salt by columns, and says where the last one ends; see `bulk.read`.
-ReadRows = Callable[[bytes, int], "tuple[bulk.Rows, int] | None"]
+#: Reads the records of a journal of this salt, from an offset on, by columns, and says where the last one
+#: ends; see `bulk.read`.
+ReadRows = Callable[[bytes, int, int], "tuple[bulk.Rows, int] | None"]
 
 
 def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Journal]:
@@ -309,29 +359,53 @@ def parse(data: bytes, path: Path, writer: str, salt: int, *, read_rows: ReadRow
     Raises:
         FormatVersionError: A newer cox wrote it.
     """
-    journal = Journal(path, writer, size=len(data))
-    if data[:6] == HEADER[:6] and len(data) >= len(HEADER):
-        version = int.from_bytes(data[6:8], "little")
-        # a version far beyond any that will ever be is a damaged header, and the records may still be good
-        if VERSION < version < 256:
-            raise FormatVersionError(
-                f"{path} is a journal of version {version}; this cox reads up to {VERSION}: upgrade cox"
-            )
-    elif data:
-        journal.damage.append("its header is damaged")
-    found = read_rows(data, salt) if read_rows and not journal.damage else None
+    journal = Journal(path, writer, salt, size=len(data))
+    start = _parse_header(data, salt, journal)
+    found = read_rows(data, salt, start) if read_rows and not journal.damage else None
     if found is not None:
         journal.rows = _parse_tail(data, salt, journal, *found)
     if journal.rows is None:
-        _parse_records(data, salt, journal, len(HEADER))
-    if journal.damage and not journal._records and len(data) < len(HEADER):
+        _parse_records(data, salt, journal, start)
+    if journal.damage and not journal._records and len(data) < len(_PREFIX):
         journal.damage, journal.torn = [], len(data)  # the very first write was cut short
     return journal
 
 
+def _parse_header(data: bytes, salt: int, journal: Journal) -> int:
+    """Read the header of a journal. Returns where the records begin.
+
+    Raises:
+        FormatVersionError: A newer cox wrote it.
+    """
+    start = len(_PREFIX)
+    if data[: len(MAGIC)] != MAGIC or len(data) < start:
+        if data:
+            journal.damage.append("its header is damaged")
+        return start
+    version = int.from_bytes(data[len(MAGIC) : start], "little")
+    # a version far beyond any that will ever be is a damaged header, and the records may still be good
+    if VERSION < version < 256:
+        raise FormatVersionError(
+            f"{journal.path} is a journal of version {version}; this cox reads up to {VERSION}: upgrade cox"
+        )
+    if version == 1 or len(data) < start + HEAD_SIZE:  # of the latter, the very first write was cut short
+        return start
+    mark, length, checksum = _head.unpack_from(data, start)
+    stop: int = start + HEAD_SIZE + length
+    if mark == MARK and stop > len(data) and data.find(MARK, start + 1) < 0:
+        return start  # cut short, too
+    payload = memoryview(data)[start + HEAD_SIZE : stop]
+    if version == VERSION and mark == MARK and _crc32(payload, salt) == checksum:
+        with contextlib.suppress(ValueError):  # msgspec's errors are ValueErrors
+            journal.header = _decode_header(payload)
+            return stop
+    journal.damage.append("its header is damaged")
+    return start
+
+
 def _parse_tail(data: bytes, salt: int, journal: Journal, rows: bulk.Rows, stop: int) -> bulk.Rows | None:
     """The rows again, if nothing but an unfinished record is behind them."""
-    tail = Journal(journal.path, journal.writer)
+    tail = Journal(journal.path, journal.writer, salt)
     _parse_records(data, salt, tail, stop)
     if tail.damage or tail._records:
         return None

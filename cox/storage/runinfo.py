@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import time
+import uuid
 from typing import Any
 
 from cox import __version__
-from cox.errors import FormatVersionError
-from cox.storage import fs, layout
+from cox.errors import DamagedError, FormatVersionError
+from cox.storage import claims, empty, fs, journal, layout
 
-VERSION = 1
+VERSION = 2
+_is_run_id = re.compile("[0-9a-f]{32}").fullmatch
 
 
 def read(run: layout.RunLayout) -> dict[str, Any]:
@@ -36,13 +39,70 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
     return info
 
 
-def mark_running(run: layout.RunLayout) -> None:
+def run_id(run: layout.RunLayout) -> str | None:
+    """The id of a run: 32 hex digits, chosen at random when the run was made; a copy has the same.
+
+    Where `run.json` is lost, the store file has it, and so has each journal. A run made by upstream cox,
+    or in format 1, has none until it is written again.
+
+    Raises:
+        FormatVersionError: A newer cox wrote the run.
+    """
+    return id_of(read(run)) or _id_in_files(run)
+
+
+def make_run_id(run: layout.RunLayout) -> str:
+    """The id of a run that is to be written; makes one if it has none. Several processes may try at once."""
+    known = id_of(read(run))
+    if known is None:
+        known = _id_in_files(run) or uuid.uuid4().hex
+        about = {"format": VERSION, "id": known}
+        if not fs.create_once(run.run_file, json.dumps(about).encode(), durable=False):
+            known = _add_id(run, known)
+    return known
+
+
+def _add_id(run: layout.RunLayout, fresh: str) -> str:
+    """The id in a `run.json` that is there; `fresh`, which is put into it, if it has none."""
+    with claims.exclusive(run.fold_lock):
+        fs.look_again(run.meta_dir)
+        info = read(run)
+        known = id_of(info)
+        if known is None:
+            known = fresh
+            _write(run, {**info, "format": VERSION, "id": known})
+    return known
+
+
+def id_of(info: dict[str, Any]) -> str | None:
+    """The id in what a run says of itself."""
+    known = info.get("id")
+    return known if isinstance(known, str) and _is_run_id(known) else None
+
+
+def _id_in_files(run: layout.RunLayout) -> str | None:
+    """The id in the store file, or else in a journal."""
+    try:
+        if not empty.is_empty(run.store_file):
+            from cox.storage import hdf5
+
+            known = hdf5.read(run.store_file, rows=False).run_id
+            if known is not None:
+                return known
+    except (FileNotFoundError, DamagedError):
+        pass  # the journals have it, too
+    headers = (log.header for log in journal.read_journals(run.journal_dir))
+    return next((header.run for header in headers if header is not None), None)
+
+
+def mark_running(run: layout.RunLayout, run_id: str) -> None:
     """Say that a process of this host writes the run."""
     before = read(run)
     _write(
         run,
         {
             "format": VERSION,
+            "id": run_id,
             "state": "running",
             "pid": os.getpid(),
             "host": socket.gethostname(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cox.errors import DamagedError
-from cox.storage import hdf5, journal, layout, snapshot
+from cox.storage import hdf5, journal, layout, runinfo, snapshot
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ def read(run: layout.RunLayout) -> Remains:
         rescued = hdf5.salvage(run.store_file)
         damage = rescued.damage or [str(error)]
         damage += _rewinds(journals, rescued)
-        now = snapshot.replay(rescued.content, journals)
+        now = snapshot.replay(rescued.content, journals, run_id=runinfo.id_of(runinfo.read(run)))
         snapshot.recount(now.content)
         return Remains(now, damage, rescued.lost)
 

@@ -46,6 +46,11 @@ class Snapshot:
         return self.content.tables
 
     @property
+    def run_id(self) -> str | None:
+        """The id of the run, see `runinfo.run_id`."""
+        return self.content.run_id
+
+    @property
     def is_ranked(self) -> bool:
         """Whether several wrote it as ranks, so that the column `rank` is ours."""
         return any(writer != layout.MAIN_WRITER for writer in self.content.writers)
@@ -92,14 +97,15 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
         FormatVersionError: A newer cox wrote it.
         StorageError: The file system refused to read it.
     """
-    runinfo.read(run)  # a newer format is refused before anything is taken for an older one
+    # a newer format is refused before anything is taken for an older one
+    known = runinfo.id_of(runinfo.read(run))
     wanted = None if tables is None else frozenset(tables)
     # On a network file system a file that another host replaces cannot be read to its end, and a new one is
     # believed missing for a while: nothing is called missing or damaged that was not read twice.
     before = None
     for turn in range(fs.REPLACED_TIMES):
         try:
-            seen = _read_once(run, wanted, rows=rows)
+            seen = _read_once(run, wanted, run_id=known, rows=rows)
         except (DamagedError, OSError) as error:
             if turn and (turn == fs.REPLACED_TIMES - 1 or fs.identity(run.store_file) == before):
                 if isinstance(error, CoxError):
@@ -113,7 +119,9 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
     raise AssertionError("unreachable")
 
 
-def _read_once(run: layout.RunLayout, tables: frozenset[str] | None, *, rows: bool) -> Snapshot:
+def _read_once(
+    run: layout.RunLayout, tables: frozenset[str] | None, *, run_id: str | None, rows: bool
+) -> Snapshot:
     journals = journal.read_journals(run.journal_dir, bulk.read)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
@@ -126,17 +134,28 @@ def _read_once(run: layout.RunLayout, tables: frozenset[str] | None, *, rows: bo
         if not journals:
             raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
         content = hdf5.StoreFile()
-    return replay(content, journals, tables=tables, rows=rows)
+    return replay(content, journals, run_id=run_id, tables=tables, rows=rows)
 
 
 def replay(
     content: hdf5.StoreFile,
     journals: list[journal.Journal],
     *,
+    run_id: str | None = None,
     tables: Iterable[str] | None = None,
     rows: bool = True,
 ) -> Snapshot:
-    """Apply journals to what a store file holds, or to what is left of it. Changes `content`."""
+    """Apply journals to what a store file holds, or to what is left of it. Changes `content`.
+
+    Args:
+        content: What the store file holds.
+        journals: What is to be applied.
+        run_id: The id that the run has by its `run.json`.
+        tables: The rows of these tables only; None for all.
+        rows: Whether rows are read at all.
+    """
+    if content.run_id is None or run_id is not None:
+        content.run_id = run_id or next((log.header.run for log in journals if log.header), None)
     snapshot = Snapshot(content, journals)
     if journals:
         _Replay(snapshot, None if tables is None else frozenset(tables), rows=rows).run()

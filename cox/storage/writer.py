@@ -101,6 +101,9 @@ class RunWriter:
         RunInUseError: Another process writes this run.
         StorageError: The file system refused something.
         FormatVersionError: A newer cox wrote the run.
+
+    Attributes:
+        run_id: The id of the run, see `runinfo.run_id`.
     """
 
     def __init__(self, run: layout.RunLayout, rank: int | None, *, sync: bool) -> None:
@@ -123,12 +126,13 @@ class RunWriter:
                 fs.make_directories(directory)
             runinfo.read(run)  # a newer format is refused before anything is touched
             self._claim = claims.Claim(run.claim_file(self.name), f"run {run.root}")
-        self.journal = journal.JournalWriter(run, self.name, 0, sync=sync)
         try:
             with _explained(run.root, "cannot open the run for writing"):
+                self.run_id = runinfo.make_run_id(run)
+                self.journal = journal.JournalWriter(run, self.name, 0, run_id=self.run_id, sync=sync)
                 fs.create_once(run.store_file, empty.contents())
                 self.journal.next_seq = self._recover()
-                runinfo.mark_running(run)
+                runinfo.mark_running(run, self.run_id)
         except BaseException:
             self._claim.release()
             raise

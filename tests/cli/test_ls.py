@@ -158,7 +158,7 @@ def test_metrics_of_the_same_name_have_their_table(out: Path, call: Call, screen
 
 def test_a_run_of_a_newer_format_is_left_out(sweep: Path, call: Call) -> None:
     path = sweep / "a1" / ".cox" / "run.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
     for options in ([], ["--state", "finished"], ["--where", "lr > 0"], ["--sort", "loss"]):
         done = call("ls", sweep, *options)
         assert sorted(ids(done.stdout)) == ["a0", "b0", "b1"]

@@ -229,8 +229,13 @@ def test_a_journal_cut_off_at_any_byte_gives_the_rows_before(
     assert len(seen) > 3
 
 
+def header_size(data: bytes) -> int:
+    """Of a journal as it was written."""
+    return 18 + int.from_bytes(data[10:14], "little")
+
+
 def ends_of_records(data: bytes) -> set[int]:
-    ends, position = set(), len(journal.HEADER)
+    ends, position = set(), header_size(data)
     while position < len(data):
         position += 10 + int.from_bytes(data[position + 2 : position + 6], "little")
         ends.add(position)
@@ -251,9 +256,7 @@ def test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row(
             broken[at] ^= 1 << bit
             path.write_bytes(broken)
             found = read_quickly(folder)
-            check_damaged(
-                found, whole, in_header=at < len(journal.HEADER), in_length=last + 2 <= at < last + 6
-            )
+            check_damaged(found, whole, in_header=at < header_size(data), in_length=last + 2 <= at < last + 6)
             if bit == sample:
                 slowly = read(folder)
                 assert slowly.rows == found.rows
@@ -302,7 +305,7 @@ def test_a_hole_in_a_journal_costs_the_rows_that_it_touches(tmp_path: Path, byte
     whole = read(tmp_path)
     ends = sorted(ends_of_records(data))
     choose = random.Random(SEED)
-    for start in range(len(journal.HEADER), len(data), 41):
+    for start in range(header_size(data), len(data), 41):
         for filler in (b"\0", b"\xff", journal.MARK, b"COXLOG\x01\0"):
             hole = (filler * bytes_lost)[:bytes_lost]
             broken = (data[:start] + hole + data[start + bytes_lost :])[: len(data)]
@@ -485,7 +488,7 @@ def test_a_wide_table_is_guarded_where_hdf5_has_no_checksum(tmp_path: Path) -> N
         )
     path = tmp_path / "run" / "store.h5"
     data, whole = path.read_bytes(), read_quickly(tmp_path)
-    start = data.index(b'{"version": 1, "tables"')
+    start = data.index(b'{"version": 2, "tables"')
     choose = random.Random(SEED)
     for at in [data.index(b"column_1200", start) + 8, *choose.sample(range(start, start + 64_000), 20)]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
@@ -615,12 +618,12 @@ def lying_count_of_rows(run: layout.RunLayout) -> None:
 
 def lying_lengths(run: layout.RunLayout) -> None:
     path = run.journal_file("main", 7)
-    path.write_bytes(journal.HEADER + (journal.MARK + b"\xff\xff\xff\x7f" + bytes(4)) * 50_000)
+    path.write_bytes(journal.HEADER_1 + (journal.MARK + b"\xff\xff\xff\x7f" + bytes(4)) * 50_000)
 
 
 def lying_payloads(run: layout.RunLayout) -> None:
     payloads = [b"\xdd\xff\xff\xff\xff", b"\x93\x00\x00\xdd\x7f\xff\xff\xff", b"\xdd\0\0\0\1" * 100_000]
-    data = journal.HEADER
+    data = journal.HEADER_1
     for payload in payloads:
         data += journal.MARK + struct.pack("<II", len(payload), zlib.crc32(payload, 7)) + payload
     run.journal_file("main", 7).write_bytes(data)

@@ -277,7 +277,7 @@ def test_a_hostile_journal_gets_nothing(
     run = layout.RunLayout(folder / "run")
     path = run.journal_file("main", 7)
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(journal.HEADER + b"".join(record(7, payload) for payload in JOURNALS[name]()))
+    path.write_bytes(journal.HEADER_1 + b"".join(record(7, payload) for payload in JOURNALS[name]()))
     before = sorted(os.listdir(elsewhere.parent)), elsewhere.read_bytes()
     shown = read(start, folder)
     assert "another" not in shown

@@ -60,7 +60,7 @@ def journals(folder: Path) -> Callable[[bytes], None]:
 
     def one(data: bytes) -> None:
         if data[:1] > b"\x7f":
-            path.write_bytes(journal.HEADER + data[1:])
+            path.write_bytes(journal.HEADER_1 + data[1:])
         else:
             records, rest = [], data[1:]
             while rest:
@@ -68,7 +68,7 @@ def journals(folder: Path) -> Callable[[bytes], None]:
                 payload, rest = rest[:size], rest[size:]
                 head = struct.pack("<II", len(payload), zlib.crc32(payload, SALT))
                 records.append(journal.MARK + head + payload)
-            path.write_bytes(journal.HEADER + b"".join(records))
+            path.write_bytes(journal.HEADER_1 + b"".join(records))
         read_all(run)
 
     return one

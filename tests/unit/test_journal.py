@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 import cox
 from cox.errors import DamagedError, FormatVersionError
 from cox.schema import Schema
-from cox.storage import fs, hdf5, journal, layout, snapshot
+from cox.storage import fs, hdf5, journal, layout, runinfo, snapshot
+
+RUN_ID = "0123456789abcdef" * 2
 
 SALT = 0x1234ABCD
 SCHEMA = Schema.declare({"step": int, "text": str}, table="t")
@@ -53,7 +55,7 @@ def run(tmp_path: Path) -> layout.RunLayout:
 
 
 def write_some(run: layout.RunLayout, *, rows: int = 3, text: str = "é") -> journal.JournalWriter:
-    log = journal.JournalWriter(run, "main", 0, sync=False)
+    log = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
     log.append_table(0, "t", SCHEMA, (0, text), Rows(0))
     for row in range(1, rows):
         log.append_row(0, (row, text), Rows(row))
@@ -76,9 +78,11 @@ def test_the_bytes_are_those_of_the_description(run: layout.RunLayout) -> None:
     writer, salt = parsed
     assert writer == "main"
     declared = [0, "t", [["step", "int", False], ["text", "str", False]]]
-    assert log.path.read_bytes() == file_of(
+    header = record({"run": RUN_ID, "after": []}, salt=salt)
+    records = file_of(
         [1, 0, *declared], [1, 1, *declared], [0, 2, 0, 0, 0, "é"], [0, 3, 0, 1, 1, "é"], salt=salt
-    )
+    )[8:]
+    assert log.path.read_bytes() == b"COXLOG\x02\0" + header + records
     log.close()
 
 
@@ -164,7 +168,7 @@ def test_sync_row_syncs_every_record_and_the_name(
     calls: list[str] = []
     monkeypatch.setattr(fs, "sync_data", lambda fd: calls.append("data"))
     monkeypatch.setattr(fs, "sync_directory", lambda path: calls.append(path.name))
-    log = journal.JournalWriter(run, "main", 0, sync=True)
+    log = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=True)
     log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert calls[-1] == "data"
     assert layout.JOURNAL_DIR in calls
@@ -253,7 +257,7 @@ def test_a_journal_that_cannot_begin_leaves_no_file(
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "pwrite", full)
-    log = journal.JournalWriter(run, "main", 0, sync=False)
+    log = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
     with pytest.raises(OSError, match="No space"):
         log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert list(run.journal_dir.iterdir()) == []
@@ -306,8 +310,28 @@ def test_a_damaged_header_costs_no_record() -> None:
 
 def test_a_newer_version_is_refused_by_name() -> None:
     data = b"COXLOG" + struct.pack("<H", journal.VERSION + 1) + record([9, 0, "unknown"])
-    with pytest.raises(FormatVersionError, match=r"main-1234abcd\.log .* version 2; .* up to 1: upgrade cox"):
+    with pytest.raises(FormatVersionError, match=r"main-1234abcd\.log .* version 3; .* up to 2: upgrade cox"):
         parse(data)
+
+
+def test_every_place_of_a_run_knows_its_id(tmp_path: Path) -> None:
+    run = layout.RunLayout(tmp_path / "run")
+    with cox.Store(tmp_path, "run") as store:
+        store.add_table("t", {"step": int})
+        store["t"].append_row({"step": 0})
+        known = store._writer.run_id  # type: ignore[union-attr]
+        assert len(bytes.fromhex(known)) == 16
+        run.run_file.unlink()
+        assert runinfo.run_id(run) == known, "of the journal"
+        assert snapshot.read(run).run_id == known
+    run.run_file.unlink()
+    assert not list(run.journal_dir.iterdir())
+    assert runinfo.run_id(run) == known, "of the store file"
+    with cox.Store(tmp_path, "run"):
+        pass
+    assert runinfo.id_of(runinfo.read(run)) == known
+    with cox.Store(tmp_path, "other"):
+        assert runinfo.run_id(layout.RunLayout(tmp_path / "other")) not in (known, None)
 
 
 def test_a_record_with_another_salt_is_none() -> None:
@@ -325,7 +349,7 @@ def test_a_journal_logged_as_text_into_another_never_counts_as_records(run: layo
         path.unlink()
     # somebody logs the file, as the text that it looks like; and then the row that holds it is damaged
     text = inner.decode("latin-1").encode("latin-1")
-    outer = journal.JournalWriter(run, "main", 0, sync=False)
+    outer = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
     outer.append_table(0, "t", SCHEMA, (0, "before"), Rows(0))
     assert outer.path is not None
     start = outer.size
@@ -549,13 +573,13 @@ def test_records_that_the_store_file_has_are_skipped(tmp_path: Path) -> None:
     path = run.journal_file("main", SALT)
     data = file_of([1, 0, 0, "t", DECLARED], *([0, 1 + n, 0, n, n] for n in range(3)))
     path.write_bytes(data)
-    fold.fold(run, own=journal.JournalWriter(run, "main", 0, sync=False))
+    fold.fold(run, own=journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False))
     assert not path.exists()
     path.write_bytes(data)  # as if the process had died before it removed it
     assert read_column(run) == [0, 1, 2]
     path.write_bytes(data + record([0, 4, 0, 3, 3]))
     assert read_column(run) == [0, 1, 2, 3]
-    fold.fold(run, own=journal.JournalWriter(run, "main", 0, sync=False))
+    fold.fold(run, own=journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False))
     assert read_column(run) == [0, 1, 2, 3]
 
 
@@ -569,7 +593,7 @@ def test_rows_that_were_lost_do_not_count(tmp_path: Path) -> None:
         data = bytearray(path.read_bytes())
         rows = [at for at in range(len(data)) if data[at : at + 2] == journal.MARK]
         for row in (3, 4):
-            data[rows[2 + row] + 11] ^= 1  # two declarations come first
+            data[rows[3 + row] + 11] ^= 1  # the header's record and two declarations come first
         path.write_bytes(data)
         store._writer.fold_if_it_helps()  # type: ignore[union-attr]
         assert table.nrows == 8

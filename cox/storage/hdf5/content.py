@@ -7,7 +7,7 @@ from typing import Any
 
 from cox.storage.columns import Part, TableData
 
-VERSION = 1
+VERSION = 2
 RUN_ATTRIBUTE = "COX_RUN"
 #: CRC-32 of the former's text, where that is so long that HDF5 keeps it outside of what it has checksums on.
 CHECKSUM_ATTRIBUTE = "COX_RUN_CRC32"
@@ -29,6 +29,7 @@ class StoreFile:
         writers: For each writer, the sequence number up to which its journal is in here, and how many
             rows of each table are its own.
         folded_bytes: Bytes of journal that went into the file so far.
+        run_id: The id of the run; None in a file of upstream's, or of version 1.
         foreign: What else lies at the file's root: put there by the user, and kept.
         stored: For tables with all rows by cox, these rows as they were read. While a table begins with
             these very parts, its rows are in the file already.
@@ -38,5 +39,6 @@ class StoreFile:
     nrows: dict[str, int] = field(default_factory=dict)
     writers: dict[str, dict[str, Any]] = field(default_factory=dict)
     folded_bytes: int = 0
+    run_id: str | None = None
     foreign: list[str] = field(default_factory=list)
     stored: dict[str, list[Part]] = field(default_factory=dict)

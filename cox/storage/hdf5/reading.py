@@ -107,6 +107,7 @@ def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bo
     run = run_attribute(file)
     described: dict[str, Any] = run.get("tables", {})
     content.writers, content.folded_bytes = run.get("writers", {}), run.get("folded_bytes", 0)
+    content.run_id = run.get("id")
     for name, about in described.items():
         table = TableData(name, Schema.from_json(about["columns"]))
         content.tables[name], content.nrows[name] = table, about["nrows"]

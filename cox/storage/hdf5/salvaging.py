@@ -59,6 +59,7 @@ def salvage(path: Path) -> Salvage:
             described: dict[str, Any] = run.get("tables", {})
             found.content.writers = run.get("writers", {})
             found.content.folded_bytes = run.get("folded_bytes", 0)
+            found.content.run_id = run.get("id")
             for name, about in described.items():
                 _described(found, file, name, about)
             _others(found, h5py.File(file), described)

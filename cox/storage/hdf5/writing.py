@@ -79,6 +79,7 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
             "tables": described,
             "writers": content.writers,
             "folded_bytes": content.folded_bytes,
+            **({"id": content.run_id} if content.run_id else {}),
         }
         text = json.dumps(run).encode()
         _set(file.id, RUN_ATTRIBUTE, text)
