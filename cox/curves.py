@@ -150,7 +150,7 @@ class Curves:
         if self._told is not None or not self._is_first:
             return
         try:
-            params = events.plain_hparams(self._parameters())
+            params = self._parameters()
             made = events.hparams(params) if params else ()
         except StorageError:
             raise
@@ -160,7 +160,7 @@ class Curves:
             return
         if made:
             events.add(to, made, 0)
-            self._told = params
+            self._told = events.plain_hparams(params)
 
 
 def _warn_of(error: StorageError) -> None:

@@ -157,13 +157,16 @@ def _is_scalar(value: Any) -> bool:
 
 
 def plain_hparams(params: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """Parameters as the HParams tab can show them; a missing one is not shown. Never raises.
+    """Parameters as the HParams tab can show them. Never raises.
+
+    A number that is not finite, or beyond a float, is left out, as a missing value is: as text it would make
+    text of the whole column, and filters by numbers would find nothing in it.
 
     Args:
-        params: Numbers, truth values and text; anything else is shown as text, and so are numbers that are
-            not finite or beyond a float.
+        params: Numbers, truth values and text; anything else is shown as text.
     """
-    return {_encodable(name): _plain(value) for name, value in params.items() if value is not None}
+    plain = {_encodable(name): _plain(value) for name, value in params.items()}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def hparams(params: Mapping[str, Any]) -> Values:
@@ -191,19 +194,19 @@ def hparams(params: Mapping[str, Any]) -> Values:
     return [Summary.Value(tag=_SESSION_START, metadata=SummaryMetadata(plugin_data=plugin))]
 
 
-def _plain(value: Any) -> bool | float | str:
-    """A parameter as the HParams tab can show it. Never raises."""
+def _plain(value: Any) -> bool | float | str | None:
+    """A parameter as the HParams tab can show it, None if it cannot. Never raises."""
     if callable(item := getattr(value, "item", None)) and getattr(value, "ndim", None) == 0:
         with contextlib.suppress(Exception):  # of numpy, torch and their like
             value = item()
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
-        return number if math.isfinite(number) else _encodable(shown(value))
+        return number if math.isfinite(number) else None
     return _encodable(value if isinstance(value, str) else shown(value, str))
 
 

@@ -99,8 +99,8 @@ def main(
             with signals_to(leave), contextlib.ExitStack() as stack:
                 made = stack.enter_context(TableEvents(tables, metadata_table)) if tables else None
                 refresh = _Refresh(selection, made)
-                _say(f"Showing {len(refresh.targets)} runs of {folder}")
-                if not any(map(_has_files, refresh.targets.values())):
+                _say(_headline(folder, len(refresh.targets)))
+                if refresh.targets and not any(map(_has_files, refresh.targets.values())):
                     _say("None of them has sent anything to TensorBoard yet; --from-tables shows their rows")
                 hold = made.fds if made is not None else ()
                 status = serve(refresh.targets, port=port, options=options, refresh=refresh, hold=hold)
@@ -127,9 +127,10 @@ class _Refresh:
     def __init__(self, selection: Selection, tables: TableEvents | None) -> None:
         self._selection, self._tables = selection, tables
         self._told: set[str] = set()
-        self.targets = self._named(selection.first())
+        shown = selection.first(wait=True)
+        self.targets = self._named(shown)
         if tables is not None:
-            tables.check()
+            tables.check(shown)
 
     def __call__(self) -> Mapping[str, Path]:
         try:
@@ -143,6 +144,13 @@ class _Refresh:
 
     def _named(self, shown: Sequence[Shown]) -> Mapping[str, Path]:
         return named(shown) if self._tables is None else self._tables.targets(shown)
+
+
+def _headline(folder: str, runs: int) -> str:
+    if runs:
+        return f"Showing {runs} runs of {folder}"
+    missing = "" if Path(folder).exists() else ", which is not there yet"
+    return f"Showing the runs of {folder} as they come: there are none to show yet{missing}"
 
 
 def _has_files(directory: Path) -> bool:

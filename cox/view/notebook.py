@@ -38,7 +38,7 @@ def logdir(
         where: A condition on the parameters.
 
     Raises:
-        ViewError: There is nothing to show, or no such parameter; the error says what there is.
+        ViewError: No run passes the filters, or there is no such parameter; the error says what there is.
 
     Example:
         >>> %load_ext tensorboard
@@ -47,7 +47,7 @@ def logdir(
     pairs = tuple((param, regex) for param, regex in filters)
     asked = os.path.abspath(folder), format_str, metadata_table, pairs, where  # noqa: PTH100
     selection = Selection(folder, format_str, metadata_table, pairs, where)
-    targets = named(selection.first())
+    targets = named(selection.first(wait=True))
     with _at_it:
         if asked in _made:
             _made[asked].update(targets)

@@ -36,7 +36,8 @@ def links(
 ) -> dict[str, Path]:
     """The runs of a folder that pass all filters, under the names that TensorBoard is to show.
 
-    A run that cannot be shown (no metadata, no TensorBoard directory, damage) is left out with a
+    A run without metadata is shown under its own name, unless parameters are asked for. A run that cannot
+    be shown (no parameters that are asked for, no TensorBoard directory, damage) is left out with a
     `CollectionWarning`.
 
     Args:
@@ -99,25 +100,45 @@ class Selection:
         self._regexes = [(param, _compiled(param, regex)) for param, regex in filters]
         self._predicate = predicates.parse(where) if where is not None else None
         self._needs_events = needs_events
-        self._seen: dict[str, tuple[State, _Run | str | None]] = {}
+        self._seen: dict[str, tuple[State, _Run | str]] = {}
         self._differing: dict[str, None] = {}
         self._known = {_EXP_ID}
         self._told: set[str] = set()
+        self._tables: set[str] = set()
+        self._without: list[str] = []
+        self._was_there = False
+        self._needs_params = format_str is not None or bool(self._regexes) or where is not None
 
-    def first(self) -> list[Shown]:
+    def first(self, *, wait: bool = False) -> list[Shown]:
         """What is shown at first, in the order of the runs.
+
+        Args:
+            wait: Whether nothing is shown for now where runs, or their metadata, may still come.
 
         Raises:
             ViewError: Nothing is, or no run has a parameter that is asked for.
         """
-        found = self._read(strict=True)
-        known = sorted({_EXP_ID}.union(*(run.params for run in found)))
+        if wait and not self._logdir.exists():
+            return []
+        if not self._logdir.is_dir():
+            raise ViewError(f"--logdir: {self._logdir} is no directory of runs")
+        runs = self._read()
+        if not self._seen:
+            self._check_empty(wait=wait)
+        if not runs and self._needs_params and not (wait and self._table == metadata.METADATA):
+            raise ViewError(
+                f"--metadata-table: no run in {self._logdir} has a row in a table {self._table!r}; "
+                f"there are {sorted(self._tables)}{did_you_mean(self._table, self._tables)}"
+            )
+        if not runs and wait:
+            return self._shown(runs)[1]
+        known = sorted({_EXP_ID}.union(*(run.params for run in runs)))
         asked = [("--filter-param", param) for param, _ in self._regexes]
         asked += [("--where", param) for param in sorted(self._predicate.names)] if self._predicate else []
         for option, param in asked:
             if param not in known:
                 raise ViewError(names.no_parameter(option, param, known))
-        there, shown = self._shown(found)
+        there, shown = self._shown(runs)
         if not shown:
             raise ViewError(_nothing_left(there, self._regexes, self._predicate, self._logdir))
         return shown
@@ -128,13 +149,22 @@ class Selection:
         Raises:
             OSError: The folder cannot be listed.
         """
-        found = self._read(strict=False)
-        return self._shown(found)[1]
+        return self._shown(self._read())[1]
+
+    def _check_empty(self, *, wait: bool) -> None:
+        """Refuse a folder that has no runs, or only one that may get some."""
+        if layout.RunLayout(self._logdir).store_file.exists():
+            raise ViewError(f"--logdir: {self._logdir} is a run: give the folder it is in")
+        if not wait:
+            raise ViewError(f"--logdir: {self._logdir} has no runs")
 
     def _shown(self, found: Sequence[_Run]) -> tuple[list[dict[str, Any]], list[Shown]]:
         """The parameters of all that could be shown, and what is."""
+        self._warn_of(self._without, f"a row in the table {self._table!r}")
         self._known.update(*(run.params for run in found))
         known = sorted(self._known)
+        if not found:
+            return [], []
         pieces = [] if self._format is None else names.parse(self._format, known)
         params = [param for param, _ in self._regexes]
         params += sorted(self._predicate.names) if self._predicate else []
@@ -174,7 +204,7 @@ class Selection:
         """The parameters that differ between runs, or did before: they never become fewer."""
         values: dict[str, set[str]] = {}
         for run in found:
-            for param in known:
+            for param in known if run.cells else ():  # it may still get its metadata
                 if param != _EXP_ID and run.is_plain(param):
                     values.setdefault(param, set()).add(repr(run.plain(param)))
         self._differing.update((param, None) for param, seen in values.items() if len(seen) > 1)
@@ -188,24 +218,19 @@ class Selection:
                 pieces += [f"{',' if pieces else ''}{param}=", names.Field(param, "")]
         return pieces
 
-    def _read(self, *, strict: bool) -> list[_Run]:
-        """The runs with parameters. Of those that are as they were nothing is read."""
-        if strict and not self._logdir.is_dir():
-            raise ViewError(f"--logdir: {self._logdir} is no directory of runs")
-        runs = list(find_runs(self._logdir))
-        if strict and not runs:
-            is_run = layout.RunLayout(self._logdir).store_file.exists()
-            raise ViewError(
-                f"--logdir: {self._logdir} "
-                f"{'is a run: give the folder it is in' if is_run else 'has no runs'}"
-            )
-        found: list[_Run] = []
-        without: list[str] = []
-        tables: set[str] = set()
+    def _read(self) -> list[_Run]:
+        """The runs that may be shown. Of those that are as they were nothing is read.
+
+        Raises:
+            OSError: The folder cannot be listed. One that was never there yet has no runs.
+        """
+        self._was_there = self._was_there or self._logdir.exists()
+        runs: list[_Run] = []
+        self._without = []
         before, self._seen = self._seen, {}
-        for run in runs:
+        for run in find_runs(self._logdir) if self._was_there else ():
             name = run.root.name
-            one: _Run | str | None
+            one: _Run | str
             try:
                 state = state_of(os.fspath(run.root))
             except OSError as error:
@@ -215,31 +240,25 @@ class Selection:
                 one = before[name][1]
             else:
                 try:
-                    one = self._read_run(run, tables)
+                    one = self._read_run(run)
                 except (CoxError, OSError) as error:
                     one = _broken(run, error)
             self._seen[name] = state, one
             if isinstance(one, str):
                 self._warn(one)
-            elif one is None:
-                without.append(name)
+            elif not one.cells and self._needs_params:
+                self._without.append(name)
             else:
-                found.append(one)
-        if strict and not found:
-            raise ViewError(
-                f"--metadata-table: no run in {self._logdir} has a row in a table {self._table!r}; "
-                f"there are {sorted(tables)}{did_you_mean(self._table, tables)}"
-            )
-        self._warn_of(without, f"a row in the table {self._table!r}")
-        return found
+                runs.append(one)
+        return runs
 
-    def _read_run(self, run: layout.RunLayout, tables: set[str]) -> _Run | None:
+    def _read_run(self, run: layout.RunLayout) -> _Run:
         now = snapshot.read(run, tables=[self._table])
         now.warn(run.root.name)
-        tables.update(now.tables)
+        self._tables.update(now.tables)
         rows = now.tables.get(self._table)
         if rows is None or rows.nrows == 0:
-            return None
+            return _Run(run, self._table, {})
         first = metadata.first_row(rows)
         if now.is_ranked:
             first.pop(layout.RANK_COLUMN, None)  # it says who wrote the row
@@ -294,7 +313,7 @@ class _Run:
     Attributes:
         layout: Where it is.
         table: The table.
-        cells: Its columns, and the cells of its first row.
+        cells: Its columns, and the cells of its first row; empty if it has none.
         unfolded: The parameters that one column holds together; None if there is no such column.
     """
 

@@ -1,6 +1,7 @@
 """The `tensorboard` program on a directory of links, and the end of both.
 
-No shell is involved. Whatever ends the server, neither it nor the links are left.
+No shell is involved. Whatever ends this process, the server ends too. The links go with it; after a SIGKILL
+the next start removes them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 from types import FrameType
 
 from cox.errors import CollectionWarning, ViewError, warn
+from cox.view import child
 from cox.view.linkdir import LinkDirectory
 
 #: Seconds that `tensorboard` has to end by itself once it was told to.
-GRACE = 10.0
+GRACE = child.GRACE
 #: Seconds between two looks at which runs there are.
 EVERY = 2.0
 
@@ -35,7 +37,7 @@ def serve(
 ) -> int:
     """Run `tensorboard` on these directories until it ends, or until a signal ends it.
 
-    SIGINT, SIGTERM, SIGHUP and SIGQUIT end the server. Whatever ends it, neither it nor the links are left.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT end the server, and so does the end of this process, by SIGKILL too.
 
     Args:
         targets: Names to directories of event files.
@@ -52,12 +54,23 @@ def serve(
     """
     _check_port(port)
     server = Server()
-    with signals_to(server.stop), LinkDirectory() as directory:
+    with signals_to(server.stop), LinkDirectory() as directory, _lifeline() as lifeline:
         directory.update(targets)
-        logdir = str(directory.path)
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
-        fds = [*directory.fds, *hold]
-        return server.run([*command, *options], refresh and _Update(directory, refresh), fds)
+        program = [sys.executable, child.__file__, str(lifeline)]
+        arguments = ["--logdir", str(directory.path), "--port", str(port), *options]
+        fds = [lifeline, *directory.fds, *hold]
+        return server.run([*program, *arguments], refresh and _Update(directory, refresh), fds)
+
+
+@contextmanager
+def _lifeline() -> Iterator[int]:
+    """Give the end of a pipe for a child to read from: it is at its end when this process is."""
+    inner, outer = os.pipe()
+    try:
+        yield inner
+    finally:
+        os.close(inner)
+        os.close(outer)
 
 
 class _Update:

@@ -16,6 +16,7 @@ import numpy as np
 from cox import events, metadata, steps
 from cox.collection import progress
 from cox.collection.scan import State, state_of
+from cox.collection.status import RUNNING, status_of
 from cox.errors import (
     CollectionWarning,
     CoxError,
@@ -113,18 +114,22 @@ class TableEvents(Scratch):
             made[one.name] = self.path / one.run.root.name
         return made
 
-    def check(self) -> None:
-        """Refuse tables that none of the runs has.
+    def check(self, shown: Sequence[Shown]) -> None:
+        """Refuse tables that none of the runs has; warn of those that a run which is being written may get.
+
+        Args:
+            shown: The runs; there may be none yet.
 
         Raises:
             ViewError: There is one; says which there are.
         """
-        for table in self._tables:
-            if table not in self._known:
-                raise ViewError(
-                    f"--from-tables: no run has a table {table!r}; there are {sorted(self._known)}"
-                    f"{did_you_mean(table, self._known)}"
-                )
+        lacking = [table for table in self._tables if table not in self._known] if shown else []
+        is_running = lacking and any(status_of(one.run).state == RUNNING for one in shown)
+        for table in lacking:
+            known = f"there are {sorted(self._known)}{did_you_mean(table, self._known)}"
+            if not is_running:
+                raise ViewError(f"--from-tables: no run has a table {table!r}; {known}")
+            warn(f"no run has a table {table!r} yet; {known}", CollectionWarning)
 
     def _update(self, run: layout.RunLayout) -> None:
         name = run.root.name

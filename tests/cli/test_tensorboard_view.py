@@ -619,7 +619,7 @@ def test_directories_of_processes_that_were_killed_go(
     assert made() == {stranger.name, fresh.name}
 
 
-def test_links_stay_for_a_server_that_was_left_alone(
+def test_links_of_a_killed_command_go_after_its_server(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(out, "one", {"lr": 0.5})
@@ -628,12 +628,13 @@ def test_links_stay_for_a_server_that_was_left_alone(
         monkeypatch.setattr("tempfile.tempdir", str(view.temporary))
         (path,) = view.temporary.glob("cox-tensorboard-*")
         os.utime(path, (0, 0))
+        server_process = view.server_processes()[0]
+        os.kill(server_process, signal.SIGSTOP)
         view.process.kill()
         view.end()
         LinkDirectory().remove()
         assert path.exists(), "TensorBoard still shows it"
-        for pid in view.server_processes():
-            os.kill(pid, signal.SIGKILL)
+        os.kill(server_process, signal.SIGCONT)
         deadline = time.monotonic() + PATIENCE
         while path.exists() and time.monotonic() < deadline:
             LinkDirectory().remove()
@@ -1057,7 +1058,7 @@ def test_a_signal_while_it_starts_leaves_nothing(
         from cox import tensorboard_view
         from cox.view.selection import Selection
 
-        def first(self):
+        def first(self, **_):
             print(tempfile.gettempdir())
             time.sleep(600)
 

@@ -474,7 +474,7 @@ def test_c25_what_is_required() -> None:
 def test_c25_without_a_format_the_parameters_that_differ_are_shown(
     shown: Callable[..., tuple[list[str], int]],
 ) -> None:
-    assert shown() == (["lr=0.1-a", "lr=0.2-b"], 6006)
+    assert shown() == (["lr=0.1-a", "lr=0.2-b", "c"], 6006)  # c has no metadata
     assert shown("--where", "lr < 0.15 and arch == 'resnet18'") == (["lr=0.1-a"], 6006)
 
 
@@ -812,11 +812,8 @@ def test_hparams_of_any_value_stop_no_program(out: Path, capfd: pytest.CaptureFi
     assert "Mute object at" in told.pop("mute")
     assert told == {
         "big": 2.0**70,
-        "beyond": "1" + 199 * "0" + "…",
         "small": -(2.0**64),
         "half": "a\\ud800",
-        "nan": "nan",
-        "inf": "inf",
         "k\\ud800": 1,
     }
     assert capfd.readouterr() == ("", "")
@@ -832,7 +829,8 @@ def test_hparams_by_themselves_never_cost_a_row(out: Path) -> None:
         store["results"].flush_row()
     assert curves(out / "run") == {"results/acc": [(0, 0.5)]}
     told = hparams_of(out, "run")[0]
-    assert (told["lr"], told["half"], told["big"]) == ("nan", "a\\ud800", 2.0**70)
+    assert told.keys() == {"half", "big", "of", "mute"}
+    assert (told["half"], told["big"]) == ("a\\ud800", 2.0**70)
 
 
 def test_hparams_that_cannot_be_told_are_a_word_in_the_log(

@@ -1,0 +1,158 @@
+"""`cox-tensorboard` beside a job: it waits for runs, shows those without metadata, and ends when killed."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cox.errors import CollectionWarning, ViewError
+from cox.store import Store
+from cox.tensorboard_view import links, logdir
+from cox.view.selection import Selection
+from cox.view.tables import TableEvents
+from tests.conftest import PATIENCE
+from tests.viewer import Viewer
+
+RELOAD = ("--port", "0", "--", "--reload_interval", "1")
+
+
+def log_points(out: Path, exp_id: str, params: dict[str, Any] | None = None) -> None:
+    with Store(out, exp_id) as store:
+        if params is not None:
+            store.add_table_like_example("metadata", params).append_row(params)
+        store.add_table("t", {"x": float})
+        store.log_table_and_tb("t", {"x": 1.0})
+        store["t"].flush_row()
+
+
+# --- Its process
+
+
+def test_the_server_ends_when_cox_tensorboard_is_killed(out: Path, tmp_path: Path) -> None:
+    log_points(out, "a", {"lr": 0.1})
+    with Viewer(tmp_path, "--logdir", out, *RELOAD) as view:
+        view.runs(1)
+        assert view.server_processes()
+        view.process.kill()
+        view.end()
+        deadline = time.monotonic() + PATIENCE
+        while view.server_processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert view.server_processes() == []
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """Have programs that are started here begin with a low limit of open files; gives the hard one."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads limits from /proc")
+def test_the_server_may_open_as_many_files_as_the_system_allows(
+    out: Path, tmp_path: Path, few_files: int
+) -> None:
+    log_points(out, "a", {"lr": 0.1})
+    with Viewer(tmp_path, "--logdir", out, *RELOAD) as view:
+        view.runs(1)
+        pids = view.server_processes()
+        assert len(pids) == 2  # tensorboard and its data server
+        for pid in pids:
+            limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
+            (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+            assert int(line.split()[3]) == few_files
+
+
+# --- Runs that are still to come
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["an empty folder", "no folder"])
+def test_it_waits_for_the_first_run(out: Path, tmp_path: Path, is_there: bool) -> None:
+    folder = out if is_there else out / "later" / "runs"
+    with Viewer(tmp_path, "--logdir", folder, *RELOAD) as view:
+        view.url()
+        assert f"Showing the runs of {folder} as they come: there are none to show yet" in view.said
+        assert ("not there yet" in view.said) is not is_there
+        log_points(folder, "first")
+        assert view.runs(1) == ["first"]
+        assert view.complained.count("Warning") == 0
+
+
+def test_it_waits_for_the_first_metadata(out: Path) -> None:
+    log_points(out, "early")
+    selection = Selection(out, "lr-{lr}")
+    with pytest.warns(CollectionWarning, match="for want of a row in the table 'metadata': early"):
+        assert selection.first(wait=True) == []
+    log_points(out, "late", {"lr": 0.1})
+    assert [one.name for one in selection.refreshed()] == ["lr-0.1-late"]
+
+
+def test_links_of_nothing_are_still_an_error(out: Path) -> None:
+    for folder in (out, out / "missing"):
+        with pytest.raises(ViewError, match=r"has no runs|no directory of runs"):
+            links(folder)
+
+
+def test_a_table_of_metadata_that_no_run_has_is_an_error_although_it_waits(out: Path) -> None:
+    log_points(out, "a", {"lr": 0.1})
+    with pytest.raises(ViewError, match="no run in .* has a row in a table 'setup'"):
+        Selection(out, "x", metadata_table="setup").first(wait=True)
+
+
+@pytest.mark.parametrize("name", ["file", "run"])
+def test_a_file_and_a_run_are_not_waited_in(out: Path, name: str) -> None:
+    log_points(out, "run")
+    (out / "file").touch()
+    with pytest.raises(ViewError, match=r"no directory of runs|give the folder it is in"):
+        Selection(out / name).first(wait=True)
+
+
+def test_a_notebook_gets_its_directory_before_the_first_run(out: Path) -> None:
+    directory = Path(logdir(out / "later"))
+    assert list(directory.iterdir()) == []
+    log_points(out / "later", "first")
+    assert logdir(out / "later") == str(directory)
+    assert [path.name for path in directory.iterdir()] == ["first"]
+
+
+def test_tables_that_a_run_may_still_get_are_waited_for(out: Path) -> None:
+    with Store(out, "a") as store, TableEvents(["t"]) as drawn:
+        store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+        shown = Selection(out, needs_events=False).first(wait=True)
+        drawn.targets(shown)
+        with pytest.warns(CollectionWarning, match=r"no run has a table 't' yet; there are \['metadata'\]"):
+            drawn.check(shown)
+        drawn.check([])
+
+
+# --- Runs without metadata
+
+
+def test_runs_without_metadata_are_shown_under_their_names(out: Path) -> None:
+    log_points(out, "bare")
+    assert list(links(out)) == ["bare"]
+    for lr in (0.1, 0.2):
+        log_points(out, f"lr{lr}", {"lr": lr, "arch": "same"})
+    assert list(links(out)) == ["bare", "lr=0.1-lr0.1", "lr=0.2-lr0.2"]
+
+
+@pytest.mark.parametrize("asked", [{"format_str": "{lr}"}, {"filters": [("lr", "0")]}, {"where": "lr > 0"}])
+def test_runs_without_a_parameter_that_is_asked_for_are_left_out(out: Path, asked: dict[str, Any]) -> None:
+    log_points(out, "bare")
+    log_points(out, "one", {"lr": 0.1})
+    with pytest.warns(CollectionWarning, match="left out, for want of a row in the table 'metadata': bare"):
+        assert len(links(out, **asked)) == 1
+
+
+def test_a_run_without_metadata_has_its_tables_drawn(out: Path) -> None:
+    log_points(out, "bare")
+    with TableEvents(["t"]) as drawn:
+        (folder,) = drawn.targets(Selection(out, needs_events=False).first(wait=True)).values()
+        assert list(folder.iterdir())
