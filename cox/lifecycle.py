@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import weakref
 from typing import Protocol
 
+from cox import ending
 from cox.storage import claims, writer
 
 
@@ -40,6 +40,7 @@ def register(store: Closable) -> None:
     """Have a store looked after until `unregister`."""
     global _keeper
     with _lock:
+        ending.watch()
         _open.add(store)
         if _keeper is None or not _keeper.is_alive():
             # not a daemon: the interpreter waits for it, so that closing is not cut short
@@ -71,11 +72,11 @@ def _keep() -> None:
     for thread in threading.enumerate():  # other threads may still be logging
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-    error = getattr(sys, "last_value", None)
+    error = ending.error_of_program()
     for store in _all_open():
         try:
             if error is not None:
-                store.fail(f"{type(error).__name__}: {error}")
+                store.fail(error)
             store.close()
         except Exception:  # noqa: BLE001 - one store's trouble must not keep the others open
             _log.exception("a store could not be closed cleanly at the end of the program")

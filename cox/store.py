@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from cox import events, lifecycle
+from cox import ending, events, lifecycle
 from cox.curves import Curves
 from cox.errors import (
     ClosedError,
@@ -499,7 +499,7 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not (isinstance(error, SystemExit) and not error.code):
+        if error is not None and not ending.is_exit(error):
             self.fail(f"{type(error).__name__}: {error}")
         self.close()
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: list[set[str]] = [
     {"cox.errors"},
     {"cox.display", "cox.schema", "cox.plain", "cox.extras", "cox.steps"},
+    {"cox.ending"},
     {"cox.predicates"},
     {"cox.storage.layout"},
     {"cox.storage.fs"},
