@@ -36,7 +36,9 @@ RANK_COLUMN = "rank"
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
-_JOURNAL_NAME = re.compile(r"(main|rank-\d+)-([0-9a-f]{8})\.log")
+_WRITER = r"main|rank-[0-9]{1,18}"
+_WRITER_NAME = re.compile(_WRITER)
+_JOURNAL_NAME = re.compile(rf"({_WRITER})-([0-9a-f]{{8}})\.log")
 # PyTables keeps these names for itself; pandas puts its rows into a child called `table`.
 _RESERVED_NODE = re.compile(r"_[cfgv]_|_i_|_p_")
 _RESERVED_PARTS = frozenset({"", ".", "..", "table", "_cox"})
@@ -193,6 +195,25 @@ def check_table_name(name: object) -> str:
     except UnicodeEncodeError as error:
         raise SchemaError(f"table name {name!r} is no valid unicode") from error
     return name
+
+
+def is_stored_table_name(name: object) -> bool:
+    """Whether what a file gives as the name of a table stays inside a directory, where it is used as a path.
+
+    Upstream took names that `check_table_name` does not take any more.
+    """
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not {"", ".", "..", "_cox"} & set(name.split("/"))
+
+
+def is_writer_name(name: object) -> bool:
+    """Whether what a file gives as the name of a writer is one."""
+    return isinstance(name, str) and _WRITER_NAME.fullmatch(name) is not None
 
 
 def is_plain_field(name: str) -> bool:

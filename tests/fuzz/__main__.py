@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz journal|store|pickle [SECONDS]`: fuzz a reader with atheris.
+"""`python -m tests.fuzz journal|store|structure|pickle [SECONDS]`: fuzz a reader with atheris.
 
 What comes out of a reader is rows, warnings of cox, or errors of cox. All else is a finding; its input is
 kept in the directory that is printed first.
@@ -22,9 +22,12 @@ import atheris
 with atheris.instrument_imports(include=["cox"]):
     import cox
     from cox import plain
-    from cox.storage import journal, layout, snapshot
+    from cox.storage import journal, layout, salvage, snapshot
+
+import h5py
 
 from cox.errors import CoxError, CoxWarning
+from tests import structure
 
 SALT = 7
 
@@ -89,6 +92,25 @@ def stores(folder: Path) -> Callable[[bytes], None]:
     return one
 
 
+def structures(folder: Path) -> Callable[[bytes], None]:
+    """A good store file with other attributes, datasets and groups in it: two bytes for each change."""
+    run = structure.make_run(folder)
+    good, changes = run.store_file.read_bytes(), list(structure.MUTATIONS.values())
+
+    def one(data: bytes) -> None:
+        run.store_file.write_bytes(good)
+        with contextlib.suppress(Exception), h5py.File(run.store_file, "r+", locking=False) as file:
+            for at in range(
+                0, min(len(data), 12) - 1, 2
+            ):  # where one leaves nothing for the next, it is done
+                changes[int.from_bytes(data[at : at + 2], "little") % len(changes)](file)
+        read_all(run)
+        with contextlib.suppress(CoxError):
+            salvage.read(run)
+
+    return one
+
+
 def pickles(folder: Path) -> Callable[[bytes], None]:
     """The allow-list unpickler: a value, a refusal, or an error of unpickling; and nothing happens."""
 
@@ -99,7 +121,7 @@ def pickles(folder: Path) -> Callable[[bytes], None]:
     return one
 
 
-TARGETS = {"journal": journals, "store": stores, "pickle": pickles}
+TARGETS = {"journal": journals, "store": stores, "structure": structures, "pickle": pickles}
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ class Mutant:
 
 CRASH = "tests/crash"
 UNIT = "tests/unit"
+TROUBLES = "tests/troubles"
 
 MUTANTS = [
     # --- The journal
@@ -131,6 +132,27 @@ MUTANTS = [
         "        with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):\n",
         "        if True:\n",
         f"{CRASH}/test_concurrency.py::test_a_fold_leaves_the_journal_of_a_rank_that_lives",
+    ),
+    Mutant(
+        "the shape of an attribute, which HDF5 believes",
+        "cox/storage/hdf5/checks.py",
+        "    if extent != h5py.h5s.SCALAR or attribute.get_storage_size() != size:\n",
+        "    if False:\n",
+        f"{TROUBLES}/test_hostile_hdf5.py::test_an_attribute_that_is_an_array_ends_no_process",
+    ),
+    Mutant(
+        "the length of an unpacked chunk",
+        "cox/storage/hdf5/packing.py",
+        "    if len(stored) != size:\n        raise",
+        "    stored = stored.ljust(size, b'\\0')\n    if len(stored) != size:\n        raise",
+        f"{TROUBLES}/test_hostile_hdf5.py::test_a_chunk_that_is_too_short_is_damage",
+    ),
+    Mutant(
+        "a name of a table leads nowhere",
+        "cox/storage/layout.py",
+        '    return not {"", ".", "..", "_cox"} & set(name.split("/"))\n',
+        "    return True\n",
+        f"{TROUBLES}/test_names_of_strangers.py",
     ),
     Mutant(
         "the checksums of store.h5",

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,6 +20,7 @@ from cox import plain
 from cox.errors import DamagedError, FormatVersionError, StorageError
 from cox.schema import Column, Schema, kind_of
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_beyond_int64, is_text
+from cox.storage.hdf5 import checks, packing
 from cox.storage.hdf5.content import (
     CHECKSUM_ATTRIBUTE,
     CHECKSUM_FROM,
@@ -30,14 +31,6 @@ from cox.storage.hdf5.content import (
     VERSION,
     StoreFile,
 )
-
-#: What a file may claim to hold without a look at what is there, in bytes; and how many times of what is
-#: there. Deflate makes 1032 of one, and nothing that pandas compresses with makes more in its small chunks.
-_BELIEVED_BYTES = 1024 * 1024
-_BELIEVED_RATIO = 4096
-
-#: How deep tables are looked for in groups.
-_MOST_NESTED = 32
 
 #: Rows of so many bytes or more are mostly padding.
 WIDE = 1024
@@ -106,9 +99,11 @@ def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bo
     content = StoreFile()
     run = run_attribute(file)
     described: dict[str, Any] = run.get("tables", {})
-    content.writers, content.folded_bytes = run.get("writers", {}), run.get("folded_bytes", 0)
+    content.writers = checks.check_writers(run.get("writers", {}))
+    content.folded_bytes = run.get("folded_bytes", 0)
     content.run_id = run.get("id")
     for name, about in described.items():
+        checks.check_table_name(name)
         table = TableData(name, Schema.from_json(about["columns"]))
         content.tables[name], content.nrows[name] = table, about["nrows"]
         if wanted is None or name in wanted:
@@ -142,21 +137,12 @@ def _read_others(file: h5py.File, content: StoreFile, wanted: frozenset[str] | N
 
 def run_attribute(file: h5py.h5f.FileID) -> dict[str, Any]:
     """COX_RUN, which says all about the tables; empty in a file of upstream's."""
-    name = RUN_ATTRIBUTE.encode()
-    if not h5py.h5a.exists(file, name):
+    if not checks.has_attribute(file, RUN_ATTRIBUTE):
         return {}
-    attribute = h5py.h5a.open(file, name)
-    kind = attribute.get_type()
-    if kind.get_class() != h5py.h5t.STRING or kind.is_variable_str():
-        raise DamagedError(f"{RUN_ATTRIBUTE} is no text")
-    raw = np.empty((), dtype=f"S{kind.get_size()}")
-    attribute.read(raw, mtype=kind)
-    text = raw.tobytes()
-    if len(text) >= CHECKSUM_FROM and h5py.h5a.exists(file, CHECKSUM_ATTRIBUTE.encode()):
-        checksum = np.empty((), dtype=np.int64)
-        h5py.h5a.open(file, CHECKSUM_ATTRIBUTE.encode()).read(checksum)
-        if zlib.crc32(text) != int(checksum):
-            raise DamagedError(f"{RUN_ATTRIBUTE} does not have the checksum that it should")
+    text = checks.text_attribute(file, RUN_ATTRIBUTE)
+    has_checksum = len(text) >= CHECKSUM_FROM and checks.has_attribute(file, CHECKSUM_ATTRIBUTE)
+    if has_checksum and zlib.crc32(text) != checks.integer_attribute(file, CHECKSUM_ATTRIBUTE):
+        raise DamagedError(f"{RUN_ATTRIBUTE} does not have the checksum that it should")
     run: dict[str, Any] = json.loads(text)
     if run["version"] > VERSION:
         raise FormatVersionError(
@@ -175,31 +161,13 @@ def dataset_at(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:
         group = h5py.h5g.open(group, name)
     _check_hard_link(group, last)
     dataset = h5py.h5d.open(group, last)
-    how = dataset.get_create_plist()
-    if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
-        raise DamagedError(f"{path!r} keeps its rows outside of the file")
-    if dataset.rank != 1:
-        raise DamagedError(f"{path!r} is no list of rows")
+    checks.check_dataset(dataset, path)
     return dataset
 
 
-def check_size(claimed: int, there: Callable[[], int]) -> None:
-    """Refuse to make room for more than the bytes in the file can stand for, whatever a header claims.
-
-    A chunk that is not there reads as zeros, and HDF5 trusts the size of those that are.
-
-    Args:
-        claimed: How many bytes there should be.
-        there: Tells how many there are, compressed; asked where that matters.
-    """
-    if claimed > _BELIEVED_BYTES and claimed > _BELIEVED_RATIO * there():
-        raise DamagedError(f"{claimed} bytes are claimed, and {there()} are there")
-
-
 def chunk_rows(dataset: h5py.h5d.DatasetID) -> int:
-    """How many rows a chunk has: all of them, in a dataset that is in one piece."""
-    how = dataset.get_create_plist()
-    return int(how.get_chunk()[0]) if how.get_layout() == h5py.h5d.CHUNKED else max(1, dataset.shape[0])
+    """How many rows a chunk has."""
+    return int(dataset.get_create_plist().get_chunk()[0])
 
 
 def _check_hard_link(group: Any, name: bytes) -> None:
@@ -237,37 +205,28 @@ def exact_cells(file: h5py.h5f.FileID, about: dict[str, Any], at: int) -> list[l
 
 def _sidecar(file: h5py.h5f.FileID, path: str) -> Array:
     dataset = dataset_at(file, path)
-    check_size(dataset.shape[0] * dataset.get_type().get_size(), dataset.get_storage_size)
+    checks.check_size(dataset.shape[0] * dataset.get_type().get_size(), dataset.get_storage_size)
     return rows_of(dataset)
 
 
-_dtypes: dict[bytes, np.dtype[Any]] = {}
-
-
-def stored_dtype(kind: h5py.h5t.TypeID) -> np.dtype[Any]:
-    """The dtype of a dataset. Runs share few of them, and h5py takes its time over each."""
-    key = kind.encode()
-    if key not in _dtypes:
-        made = kind.dtype
-        if made.hasobject:  # text of variable length, references: memory that a file would be trusted with
-            raise DamagedError(f"rows of type {made}, which no table has")
-        if len(_dtypes) > 1000:
-            _dtypes.clear()
-        _dtypes[key] = made
-    return _dtypes[key]
-
-
 def rows_of(dataset: h5py.h5d.DatasetID, start: int = 0, stop: int | None = None) -> Array:
-    """Rows as they lie in the file, without a conversion."""
-    kind, nrows = dataset.get_type(), dataset.shape[0]
-    count = nrows - start if stop is None else min(stop, nrows) - start
-    rows = np.empty(count, dtype=stored_dtype(kind))
-    if count == nrows:
-        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows, mtype=kind)
-    elif count:
-        place = dataset.get_space()
-        place.select_hyperslab((start,), (count,))
-        dataset.read(h5py.h5s.create_simple((count,)), place, rows, mtype=kind)
+    """Rows as they lie in the file, without a conversion. The dataset is one of `dataset_at`.
+
+    Raises:
+        DamagedError: A chunk is not there, or does not hold its rows.
+    """
+    dtype, nrows = checks.stored_dtype(dataset.get_type()), dataset.shape[0]
+    stop = nrows if stop is None else min(stop, nrows)
+    how = dataset.get_create_plist()
+    filters, step, itemsize = checks.filters_of(how), how.get_chunk()[0], dtype.itemsize
+    rows = np.empty(max(0, stop - start), dtype=dtype)
+    raw = rows.view(np.uint8).reshape(len(rows), itemsize)
+    for first in range(start - start % step, stop, step):
+        mask, stored = dataset.read_direct_chunk((first,))
+        passed = [number for i, number in enumerate(filters) if not mask >> i & 1] if mask else filters
+        chunk = packing.unpack(stored, passed, step, itemsize)
+        begin, end = max(first, start), min(first + step, stop)
+        raw[begin - start : end - start] = chunk[begin - first : end - first]
     return rows
 
 
@@ -299,7 +258,7 @@ def patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
 def _read_parts(dataset: h5py.h5d.DatasetID, schema: Schema, places: list[list[Any]]) -> list[Part]:
     """A table's rows. Texts so wide that they would not fit into memory padded are decoded in slices."""
     nrows, itemsize = dataset.shape[0], dataset.get_type().get_size()
-    check_size(nrows * itemsize, dataset.get_storage_size)
+    checks.check_size(nrows * itemsize, dataset.get_storage_size)
     at_once = max(1, SLICE_BYTES // itemsize)
     if itemsize < WIDE or nrows <= at_once:
         return [part_of(rows_of(dataset), schema, places)]
@@ -347,9 +306,13 @@ def upstream_groups(file: h5py.File, described: Container[str]) -> Iterator[tupl
                 continue
             seen.add(address)
             whole = f"{place}{name}"
-            if UPSTREAM_ATTRIBUTE in item.attrs and whole not in described and "table" in item:
+            if (
+                checks.has_attribute(item.id, UPSTREAM_ATTRIBUTE)
+                and whole not in described
+                and "table" in item
+            ):
                 yield whole, item
-            if whole.count("/") < _MOST_NESTED:
+            if whole.count("/") < checks.MOST_NESTED:
                 pending.append((f"{whole}/", item))
 
 
@@ -357,31 +320,28 @@ def upstream_table(
     name: str, group: h5py.Group, dataset: h5py.h5d.DatasetID
 ) -> tuple[TableData, list[list[Any]]]:
     """Schema and places of a table in pandas' layout, from the attributes."""
-    data = _plain_attribute(group, UPSTREAM_ATTRIBUTE)
+    data = _plain_attribute(group.id, UPSTREAM_ATTRIBUTE)
     schema = data["schema"]
     places: dict[str, list[Any]] = {}
-    for field_name in _plain_attribute(group, "values_cols"):
-        shape = stored_dtype(dataset.get_type())[field_name].shape
-        listed = _plain_attribute(h5py.Dataset(dataset), f"{field_name}_kind")
+    for field_name in _plain_attribute(group.id, "values_cols"):
+        shape = checks.stored_dtype(dataset.get_type())[field_name].shape
+        listed = _plain_attribute(dataset, f"{field_name}_kind")
         for at, column in enumerate(listed):
             places[column] = [field_name, at if shape else -1]
     ordered = [column for column in _column_order(group, schema) if column in places]
     columns = [Column(column, kind_of(schema[column]) or "str") for column in ordered]
-    return TableData(str(data.get("name", name)), Schema(columns)), [places[column] for column in ordered]
+    return TableData(checks.check_table_name(data.get("name", name)), Schema(columns)), [
+        places[column] for column in ordered
+    ]
 
 
 def _column_order(group: h5py.Group, schema: dict[str, Any]) -> list[str]:
-    axes = _plain_attribute(group, "non_index_axes")
+    axes = _plain_attribute(group.id, "non_index_axes")
     order = [str(column) for column in axes[0][1]]
     return [column for column in order if column in schema]
 
 
 def _plain_attribute(owner: Any, name: str) -> Any:
     """An attribute as PyTables means it: pickled, or a value of its own. Runs no code."""
-    value = owner.attrs[name]
-    if isinstance(value, (bytes, np.bytes_)):
-        raw = bytes(value)
-        return plain.loads(raw) if raw.endswith(b".") else raw.decode()
-    if isinstance(value, np.void):
-        return plain.loads(value.tobytes())
-    return value
+    raw = checks.text_attribute(owner, name)
+    return plain.loads(raw) if raw.endswith(b".") else raw.decode()

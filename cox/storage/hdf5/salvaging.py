@@ -18,12 +18,9 @@ import numpy as np
 from cox.errors import DamagedError, FormatVersionError
 from cox.schema import Column, Schema
 from cox.storage.columns import Array, Part, TableData, decode_text, is_text, mask_of
-from cox.storage.hdf5 import reading
+from cox.storage.hdf5 import checks, reading
 from cox.storage.hdf5.content import SIDECAR_GROUP, UPSTREAM_ATTRIBUTE, StoreFile
 from cox.storage.hdf5.writing import EXACT_FLOAT, MISSING_TEXT
-
-#: Groups below so many others are not looked into: a file may have more of them than Python has stack.
-_DEEPEST = 32
 
 _T = TypeVar("_T")
 
@@ -57,7 +54,7 @@ def salvage(path: Path) -> Salvage:
         with reading.opened(path) as file:
             run = reading.run_attribute(file)
             described: dict[str, Any] = run.get("tables", {})
-            found.content.writers = run.get("writers", {})
+            found.content.writers = checks.check_writers(run.get("writers", {}))
             found.content.folded_bytes = run.get("folded_bytes", 0)
             found.content.run_id = run.get("id")
             for name, about in described.items():
@@ -92,9 +89,9 @@ def _described(found: Salvage, file: h5py.h5f.FileID, name: str, about: dict[str
 
 
 def _sound_dataset(file: h5py.h5f.FileID, name: str) -> h5py.h5d.DatasetID:
-    dataset = reading.dataset_at(file, f"{name}/table")
+    dataset = reading.dataset_at(file, f"{checks.check_table_name(name)}/table")
     nrows, itemsize = dataset.shape[0], dataset.get_type().get_size()
-    reading.check_size(nrows * itemsize, file.get_filesize)  # the list of its chunks may be damaged
+    checks.check_size(nrows * itemsize, file.get_filesize)  # the list of its chunks may be damaged
     if nrows // reading.chunk_rows(dataset) > file.get_filesize():
         raise DamagedError(f"for {nrows} rows, it has more chunks than the file has bytes")
     return dataset
@@ -108,7 +105,7 @@ def _read_chunks(
     There should be at least as many as were `written`.
     """
     nrows, step = dataset.shape[0], reading.chunk_rows(dataset)
-    kind = reading.stored_dtype(dataset.get_type())
+    kind = checks.stored_dtype(dataset.get_type())
     good = np.ones(nrows, dtype=np.bool_)
     reason = "they are not there"
     for start in range(0, nrows, step):
@@ -210,9 +207,9 @@ def _marked_groups(
         if inner == SIDECAR_GROUP or not reading.is_hard(group.id, name.encode()):
             continue
         item = _try(found, f"{inner!r}", partial(group.__getitem__, name))
-        if isinstance(item, h5py.Group) and item.id not in seen and inner.count("/") < _DEEPEST:
+        if isinstance(item, h5py.Group) and item.id not in seen and inner.count("/") < checks.MOST_NESTED:
             seen.add(item.id)
-            if "table" in item and UPSTREAM_ATTRIBUTE in item.attrs:
+            if "table" in item and checks.has_attribute(item.id, UPSTREAM_ATTRIBUTE):
                 yield inner, item
             yield from _marked_groups(found, item, inner, seen)
 
@@ -225,6 +222,7 @@ def _upstream(found: Salvage, file: h5py.File, name: str, group: h5py.Group) -> 
 
 def _copies(file: h5py.File, name: str) -> bool:
     """Whether something of the user's own can be copied along, as a fold does it."""
+    checks.check_copyable(file.id, name)
     with h5py.File("copy", "w", driver="core", backing_store=False) as copy:
         file.copy(name, copy)
     return True

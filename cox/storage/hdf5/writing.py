@@ -28,7 +28,7 @@ from cox.storage.columns import (
     mask_of,
     values_of,
 )
-from cox.storage.hdf5 import packing
+from cox.storage.hdf5 import checks, packing
 from cox.storage.hdf5.content import (
     CHECKSUM_ATTRIBUTE,
     CHECKSUM_FROM,
@@ -87,6 +87,7 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
             _set(file.id, CHECKSUM_ATTRIBUTE, zlib.crc32(text))
         if source is not None:
             for name in content.foreign:
+                checks.check_copyable(source.id, name)
                 source.copy(name, file)
         file.flush()
         image = file.id.get_file_image()
@@ -129,7 +130,7 @@ def _write_table(file: h5py.File, table: TableData, number: int, before: h5py.Gr
     group = file.create_group(table.name)
     dataset = _create_dataset(group, dtype, file_type, table.nrows)
     start = 0
-    if before is not None and before.attrs["nan_rep"] == placeholder.encode():
+    if before is not None and checks.text_attribute(before.id, "nan_rep") == placeholder.encode():
         start = _copy_chunks(before["table"].id, dataset)
     (rows_a_chunk,) = dataset.get_create_plist().get_chunk()
     for chunk in _in_chunks(_stored_rows(table, fields, dtype, placeholder, start), rows_a_chunk):
