@@ -25,7 +25,7 @@ from cox.errors import CoxError, CoxWarning
 from cox.repair import repair
 from cox.storage import fold, fs, layout, snapshot
 from cox.storage.hdf5.packing import fletcher32
-from cox.storage.journal import HEADER, MARK
+from cox.storage.journal import HEADER_1, MARK
 from cox.verify import verify
 
 Mutation = Callable[[h5py.File], None]
@@ -62,7 +62,7 @@ def read_everything(folder: Path) -> None:
             journal = run.journal_file("main", 7)
             payloads: list[list[Any]] = [[1, 90, 0, "new", [["x", "int", False]]], [0, 91, 0, 0, 5]]
             fs.make_directories(journal.parent)
-            journal.write_bytes(HEADER + b"".join(_record(payload, 7) for payload in payloads))
+            journal.write_bytes(HEADER_1 + b"".join(_record(payload, 7) for payload in payloads))
             fold.fold(run, durable=False)
         with contextlib.suppress(CoxError):
             repair(run.root)
