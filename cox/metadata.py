@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from cox import objects
-from cox.schema import Column, shown
+from cox import objects, unreadable
+from cox.errors import CoxError
+from cox.schema import OBJECT_KINDS, Column, shown
 from cox.storage import layout
+from cox.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from cox.storage.columns import TableData
@@ -23,13 +26,123 @@ _ALL_IN_ONE = "params"
 _MOST_TOLD = 20
 
 
-def first_row(table: TableData) -> dict[str, tuple[Column, Any]]:
-    """The columns of a table's first row and its cells, objects still as they are stored; None is missing."""
+class RunParameters(Mapping[str, Any]):
+    """The parameters of a run, each decoded when it is asked for.
+
+    An object that cannot be rebuilt here (nobody vouched for it, or its code is gone) is an `Unreadable`.
+
+    Args:
+        cells: The columns of the first row of its metadata and its cells; None is missing.
+        decode: Decodes a cell.
+        run: The run, for what is stored in files.
+    """
+
+    def __init__(
+        self,
+        cells: Mapping[str, tuple[Column, Any]],
+        decode: Callable[[Column, Any], Any] = lambda column, cell: cell,
+        run: layout.RunLayout | None = None,
+    ) -> None:
+        self._cells, self._decode, self._run = cells, decode, run
+        self._values: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        inner = self._unfolded
+        return inner[name] if name in inner else self._value(self._own[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._own, **self._unfolded})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def is_plain(self, name: str) -> bool:
+        """Whether a parameter is a number, a truth value or text, as far as it is there."""
+        inner = self._unfolded
+        if name in inner:
+            return isinstance(inner[name], (bool, int, float, str, type(None)))
+        column, _ = self._cells.get(name, (None, None))
+        return column is None or column.kind not in OBJECT_KINDS
+
+    def digest(self, name: str) -> str | None:
+        """SHA-256 of a parameter as it is stored, in hex; None for what is not an object of its own."""
+        column, cell = self._cells.get(name, (None, None))
+        if column is None or cell is None or column.kind not in OBJECT_KINDS or name in self._unfolded:
+            return None
+        value = self._value(name)
+        if isinstance(value, Unreadable):
+            return value.digest
+        if column.kind == "object":
+            return unreadable.digest_of_text(cell)
+        payload = self._payload(cell)
+        return None if payload is None else unreadable.digest_of_bytes(payload)
+
+    @cached_property
+    def _unfolded(self) -> Mapping[str, Any]:
+        """The parameters that one column holds together; empty where there is no such column."""
+        value = self._value(_ALL_IN_ONE) if _ALL_IN_ONE in self._cells else None
+        return value if is_unfolded(value) else {}
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        """The names of those that have a column of their own."""
+        is_left_out = _ALL_IN_ONE in self._cells and is_unfolded(self._value(_ALL_IN_ONE))
+        return {name: name for name in self._cells if not (is_left_out and name == _ALL_IN_ONE)}
+
+    def _value(self, name: str) -> Any:
+        if name in self._values:
+            return self._values[name]
+        column, cell = self._cells[name]
+        value = None if cell is None else self._decoded(column, cell)
+        if not isinstance(value, Unreadable):  # somebody may vouch for it in the meantime
+            self._values[name] = value
+        return value
+
+    def _decoded(self, column: Column, cell: Any) -> Any:
+        try:
+            return self._decode(column, cell)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - code that rebuilds an object may raise anything
+            reason = str(error) if isinstance(error, CoxError) else f"{type(error).__name__}: {error}"
+        if column.kind == "object":
+            return unreadable.of_text(cell, reason)
+        payload = self._payload(cell)
+        if payload is None:
+            return Unreadable("missing object", hashlib.sha256(str(cell).encode()).hexdigest(), reason)
+        return unreadable.of_bytes(payload, reason)
+
+    def _payload(self, cell: str) -> bytes | None:
+        """The content of the file that a cell names; None if there is none."""
+        if self._run is None:
+            return None
+        path = self._run.objects_dir / Path(cell).name
+        try:
+            return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        except OSError:
+            return None
+
+
+def first_row(table: TableData, *, is_ranked: bool = False) -> dict[str, tuple[Column, Any]]:
+    """The columns of a table's first row and its cells, objects still as they are stored; None is missing.
+
+    Args:
+        table: The table.
+        is_ranked: Whether the column `rank` tells who wrote a row, and so is not a parameter. The first row
+            is then the first of the lowest rank.
+    """
+    row = 0
+    rank = table.schema.get(layout.RANK_COLUMN) if is_ranked else None
+    if rank is not None:
+        ranks, missing = table.column(rank)
+        row = int((ranks if missing is None else ranks * ~missing).argmin())
     first = {}
     for column in table.schema:
+        if column == rank:
+            continue
         values, missing = table.column(column)
-        is_missing = missing is not None and bool(missing[0])
-        first[column.name] = (column, None if is_missing else values[:1].tolist()[0])
+        is_missing = missing is not None and bool(missing[row])
+        first[column.name] = (column, None if is_missing else values[row : row + 1].tolist()[0])
     return first
 
 
@@ -58,30 +171,27 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: objects.Tru
 def parameters(
     table: TableData | None, run: layout.RunLayout, trust: objects.Trust, *, is_ranked: bool = False
 ) -> dict[str, Any]:
-    """The parameters of a run, without objects that nobody vouched for; empty if it has no row of them.
+    """The parameters of a run, without objects that cannot be rebuilt; empty if it has no row of them.
 
     Args:
         table: Its metadata, if there are any.
         run: The run.
         trust: Which of its objects may be rebuilt.
-        is_ranked: Whether the column `rank` tells who wrote the row, and is no parameter.
+        is_ranked: As for `first_row`.
     """
     if table is None or not table.nrows:
         return {}
-    values = {}
-    for name, (column, cell) in first_row(table).items():
-        if not (is_ranked and name == layout.RANK_COLUMN):
-            with contextlib.suppress(Exception):  # its class is gone, or is not what it was
-                values[name] = decoded(column, cell, run, trust, name)
-    return unfolded(values)
+
+    def decode(column: Column, cell: Any) -> Any:
+        return decoded(column, cell, run, trust, f"column {column.name!r} of table {table.name!r}")
+
+    values = RunParameters(first_row(table, is_ranked=is_ranked), decode, run)
+    return {name: value for name, value in values.items() if not isinstance(value, Unreadable)}
 
 
-def unfolded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, also where one column holds all of them."""
-    inner = values.get(_ALL_IN_ONE)
-    if isinstance(inner, dict) and all(isinstance(name, str) for name in inner):
-        return {name: value for name, value in values.items() if name != _ALL_IN_ONE} | inner
-    return dict(values)
+def is_unfolded(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether the value of the column `params` is a dict of all parameters."""
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
 def values_told(found: Collection[Mapping[str, Any]], params: Iterable[str]) -> str:

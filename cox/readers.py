@@ -219,7 +219,8 @@ class CollectionReader:
         found = {name: values for name, values in found.items() if statuses[name] is not None}
         lasts = {}
         for table in source.tables_of(found) if rows else ():
-            lasts[table] = overview.lasts(source.read(found, table).blocks, found)
+            read = source.read(found, table)
+            lasts[table] = overview.lasts(read.blocks, found, read.ranked)
         return overview.runs_frame(found, statuses, lasts)
 
     def params(self, exp_filter: ExpFilter | None = None) -> pd.DataFrame:
@@ -260,7 +261,9 @@ class CollectionReader:
         for table in wanted:
             if table != source.metadata:
                 source.refuse_unknown_table(table, known)
-        return overview.wide(found, {table: source.read(found, table).blocks for table in wanted}, reductions)
+        rows = {table: source.read(found, table) for table in wanted}
+        ranked = {name for read in rows.values() for name in read.ranked}
+        return overview.wide(found, {table: read.blocks for table, read in rows.items()}, reductions, ranked)
 
     # --- What came of it
 

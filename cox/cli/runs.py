@@ -145,7 +145,7 @@ def layout_of(reader: CollectionReader, name: str) -> RunLayout:
 
 def parameters(reader: CollectionReader, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The parameters of runs, without those that cannot be read."""
-    return reader.source.parameters(names)
+    return {name: dict(values) for name, values in reader.source.parameters(names).items()}
 
 
 def statuses(reader: CollectionReader, names: Iterable[str]) -> dict[str, Status]:
@@ -172,7 +172,8 @@ def described(reader: CollectionReader, names: Iterable[str], *, rows: bool = Tr
         for name, status in statuses(reader, found).items()
     }
     for table in reader.source.tables_of(made) if rows and made else ():
-        for name, last in lasts(reader.source.read(made, table).blocks, made).items():
+        rows_of = reader.source.read(made, table)
+        for name, last in lasts(rows_of.blocks, made, rows_of.ranked).items():
             if last:
                 made[name].last[table] = {column: cell for column, cell in last.items() if cell is not None}
     return list(made.values())

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cox.collection.blocks import Block
-from cox.errors import ColumnNotFoundError, PredicateError, did_you_mean
-from cox.schema import OBJECT_KINDS, Column, Schema
+from cox.collection.parameters import EXP_ID, named_runs
+from cox.errors import ColumnNotFoundError, CompareError, PredicateError, did_you_mean
+from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of
 from cox.storage.snapshot import widened
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cox.predicates import Predicate
-
-#: The column that tells the runs apart.
-EXP_ID = "exp_id"
 
 #: Decodes one cell of a run's column.
 Decode = Callable[[str, Column, Any], Any]
@@ -55,21 +53,64 @@ class Collected:
         """The runs."""
         return [name for block in self.blocks for name in block.names]
 
-    def where(self, predicate: Predicate, whole: Schema) -> Collected:
+    def where(self, predicate: Predicate, whole: Schema, decode: Decode | None = None) -> Collected:
         """Only the rows that fit a condition.
 
         Args:
             predicate: The condition.
             whole: All columns that the table has. The blocks have those that the condition mentions.
+            decode: Decodes a cell of a column that holds objects in some runs; without it they are refused.
         """
         refuse_unknown(predicate.names, [*whole.names(), EXP_ID], f"where={predicate.text!r}: no column")
+        mixed = self._mixed(predicate.names)
+        beside_objects = object_columns((block.schema for block in self.blocks), frozenset())
         blocks, numbers = [], []
         for block in self.blocks:
-            mask = predicate.mask(_Columns(block, whole, predicate.text), block.part.nrows)
+            columns = _Columns(block, whole, predicate.text, decode, beside_objects)
+            try:
+                mask = predicate.mask(columns, block.part.nrows)
+            except PredicateError as error:
+                told = "".join(f". {self._told_kinds(name)}" for name in mixed)
+                raise PredicateError(f"{error}{told}") from error
             kept, number = _kept(block, mask)
             blocks.append(kept)
             numbers.append(number)
         return Collected(self.table, self.schema, blocks, numbers)
+
+    def refuse_text_beside_numbers(self, name: str) -> None:
+        """Raise if a column is text in some runs, and a number in others.
+
+        Raises:
+            CompareError: Names the runs.
+        """
+        kinds = {kind for kind, _ in self._kinds(name)}
+        if "str" in kinds and len(kinds) > 1:
+            raise CompareError(
+                f"the column {name!r} of table {self.table!r} is not a number in all runs. "
+                f"{self._told_kinds(name)}; leave those runs out by exp_filter=… or params=…"
+            )
+
+    def _mixed(self, names: Iterable[str]) -> list[str]:
+        """Those of some columns that are of several kinds."""
+        return [name for name in names if len({kind for kind, _ in self._kinds(name)}) > 1]
+
+    def _kinds(self, name: str) -> Iterator[tuple[str, list[str]]]:
+        """The kinds that a column has, each with runs that have it so."""
+        for block in self.blocks:
+            column = block.schema.get(name)
+            if column is not None:
+                yield column.kind, block.names
+
+    def _told_kinds(self, name: str) -> str:
+        """A sentence that names the runs in which a column is of another kind than in most."""
+        runs: dict[str, list[str]] = {}
+        for kind, names in self._kinds(name):
+            runs.setdefault(kind, []).extend(names)
+        usual = max(runs, key=lambda kind: len(runs[kind]))
+        told = (
+            f"{type_name(KINDS[kind])} in {named_runs(own)}" for kind, own in runs.items() if kind != usual
+        )
+        return f"{name!r} is {' and '.join(told)}, and {type_name(KINDS[usual])} in {len(runs[usual])} others"
 
     def decoded(
         self, decode: Decode, columns: Sequence[str], kept: frozenset[str], guard: Guard
@@ -143,10 +184,21 @@ class Collected:
 
 
 class _Columns:
-    """The columns of a block, as a condition asks for them."""
+    """The columns of a block, as a condition asks for them.
 
-    def __init__(self, block: Block, whole: Schema, text: str) -> None:
+    Args:
+        block: The block.
+        whole: All columns that the table has.
+        text: The condition, for errors.
+        decode: Decodes a cell of an object; without it objects are refused.
+        beside_objects: The columns that hold objects in some block.
+    """
+
+    def __init__(
+        self, block: Block, whole: Schema, text: str, decode: Decode | None, beside_objects: Sequence[str]
+    ) -> None:
         self._block, self._whole, self._text = block, whole, text
+        self._decode, self._beside_objects = decode, beside_objects
 
     def __call__(self, name: str) -> pd.Series[Any]:
         import pandas as pd
@@ -156,14 +208,41 @@ class _Columns:
         if name == EXP_ID:
             names: pd.Series[Any] = pd.Series(frames.repeated(self._block.names, self._block.lengths))
             return names
+        own = self._block.schema.get(name)
+        if own is not None and own.kind == "object" and self._decode is not None:
+            return frames.objects(self._decoded(self._decode, own))
         column = self._whole.get(name)
-        if column is None or column.kind in OBJECT_KINDS:
+        if column is None or column.kind in OBJECT_KINDS or (own is not None and own.kind in OBJECT_KINDS):
             raise PredicateError(
                 f"where={self._text!r}: the column {name!r} holds objects, not numbers or text"
             )
-        own = TableData("", self._whole, [widened(self._block.part, self._block.schema, self._whole)])
-        made: pd.Series[Any] = pd.Series(frames.series(column, *own.column(column)))
+        if own is not None and name in self._beside_objects:
+            column = own  # as a frame has it
+        wanted = Schema([column])
+        data = TableData("", wanted, [widened(self._block.part, self._block.schema, wanted)])
+        made: pd.Series[Any] = pd.Series(frames.series(column, *data.column(column)))
         return made
+
+    def _decoded(self, decode: Decode, column: Column) -> list[Any]:
+        """The objects of a column, as long as they are numbers and text.
+
+        Raises:
+            PredicateError: One is something else; names its run.
+        """
+        cells = values_of(self._block.part, column).tolist()
+        gone = mask_of(self._block.part, column.name).tolist()
+        runs = np.repeat(self._block.names, self._block.lengths).tolist()
+        values = []
+        for run, cell, is_missing in zip(runs, cells, gone, strict=True):
+            value = None if is_missing else decode(run, column, cell)
+            value = value.item() if isinstance(value, np.generic) else value
+            if not isinstance(value, (bool, int, float, str, type(None))):
+                raise PredicateError(
+                    f"where={self._text!r}: the column {column.name!r} holds objects, not numbers or text: "
+                    f"{type(value).__name__} in run {run}"
+                )
+            values.append(value)
+        return values
 
 
 def counted(lengths: Array) -> Array:

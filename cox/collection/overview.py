@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from cox import metadata, predicates
-from cox.collection.assembly import EXP_ID, Decode, refuse_unknown
+from cox.collection import ranks
+from cox.collection.assembly import Decode, refuse_unknown
 from cox.collection.blocks import Block
-from cox.errors import CoxError, PredicateError
+from cox.collection.parameters import EXP_ID
+from cox.errors import PredicateError
+from cox.metadata import RunParameters
 from cox.schema import OBJECT_KINDS, Column, shown
-from cox.storage import layout
 from cox.storage.columns import Array, Part, mask_of, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cox.collection.status import Status
+    from cox.storage import layout
 
 #: Which runs, by their parameters: a condition, or values, or a function of all parameters.
 ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], Any]"
 
 #: The numbers of a run that `wide` shows of each metric, unless told otherwise.
 REDUCTIONS = ("last", "min", "max")
-#: The column that tells the ranks of a run apart, which is no metric.
-RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
 
 
-def parameters(blocks: Iterable[Block], names: Iterable[str], decode: Decode) -> dict[str, dict[str, Any]]:
-    """The parameters of each run: the first row of its metadata.
+def parameters(
+    blocks: Iterable[Block],
+    names: Iterable[str],
+    decode: Decode,
+    ranked: Container[str] = (),
+    layout_of: Callable[[str], layout.RunLayout] | None = None,
+) -> dict[str, RunParameters]:
+    """The parameters of each run: the first row of its metadata, decoded as they are asked for.
 
     Args:
         blocks: The metadata.
         names: The runs that could be read; one without metadata has no parameters.
-        decode: Decodes a cell that stands for an object. One that nobody vouched for is shown as such.
+        decode: Decodes a cell that stands for an object.
+        ranked: The runs that ranks wrote: their column `rank` is not a parameter.
+        layout_of: Where a run lies, for objects in files of their own.
     """
-    made: dict[str, dict[str, Any]] = {name: {} for name in names}
+    cells: dict[str, dict[str, tuple[Column, Any]]] = {name: {} for name in names}
     for block in blocks:
-        first = block.part.take(_firsts(block))
+        first = block.part.take(ranks.first_rows(block, ranked))
         for column in block.schema:
             for name, cell in _cells(block, first, column):
-                made[name][column.name] = None if cell is None else _value(decode, name, column, cell)
-    return {name: metadata.unfolded(values) for name, values in made.items()}
+                if not (column == ranks.RANK and name in ranked):
+                    cells[name][column.name] = column, cell
+    return {
+        name: RunParameters(own, partial(decode, name), None if layout_of is None else layout_of(name))
+        for name, own in cells.items()
+    }
 
 
-def filtered(found: Mapping[str, dict[str, Any]], params: ParamFilter, table: str) -> list[str]:
+def filtered(found: Mapping[str, Mapping[str, Any]], params: ParamFilter, table: str) -> list[str]:
     """The runs whose parameters are as asked for.
 
     Raises:
@@ -131,11 +145,16 @@ def runs_frame(
     return made
 
 
-def lasts(blocks: Iterable[Block], names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The last row of each run, objects left out; None is missing. Empty for a run without rows."""
+def lasts(
+    blocks: Iterable[Block], names: Iterable[str], ranked: Container[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """The last row of each run, objects left out; None is missing. Empty for a run without rows.
+
+    Which row of several ranks is the last one, says `cox.collection.ranks`.
+    """
     made: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for block in blocks:
-        last = block.part.take(np.roll(_firsts(block), -1))
+    for block in ranks.in_order(blocks, ranked):
+        last = block.part.take(ranks.last_rows(block))
         for column in block.schema:
             if column.kind not in OBJECT_KINDS:
                 for name, cell in _cells(block, last, column):
@@ -147,6 +166,7 @@ def wide(
     found: Mapping[str, Mapping[str, Any]],
     tables: Mapping[str, Iterable[Block]],
     reductions: Collection[str] = REDUCTIONS,
+    ranked: Container[str] = (),
 ) -> pd.DataFrame:
     """A row for each run: its parameters, and numbers of each metric, `table.metric.last`; index `exp_id`.
 
@@ -155,6 +175,7 @@ def wide(
         tables: The rows of each table.
         reductions: Some of `REDUCTIONS`. Missing cells and nan count for none of them. They are floats, so
             that integers beyond 2**53 are rounded.
+        ranked: The runs that ranks wrote; see `cox.collection.ranks` for which row is the last one.
     """
     import pandas as pd
 
@@ -162,13 +183,16 @@ def wide(
     at = {name: number for number, name in enumerate(index)}
     cells_of: dict[str, Array] = {}
     for table, blocks in tables.items():
-        for block in blocks:
+        for block in ranks.in_order(blocks, ranked):
             rows = [at[name] for name in block.names]
+            no_metric = np.repeat([name in ranked for name in block.names], block.lengths)
             for column in block.schema:
-                if column.kind not in ("float", "int") or column == RANK:
+                if column.kind not in ("float", "int") or (column == ranks.RANK and no_metric.all()):
                     continue
                 values = values_of(block.part, column).astype(np.float64)
                 values[mask_of(block.part, column.name)] = np.nan
+                if column == ranks.RANK:
+                    values[no_metric] = np.nan
                 for how in reductions:
                     cells = cells_of.setdefault(f"{table}.{column.name}.{how}", np.full(len(index), np.nan))
                     cells[rows] = _reduced(values, block.lengths, how)
@@ -188,25 +212,11 @@ def _reduced(values: Array, lengths: Array, how: str) -> Array:
     return np.where(last < starts, np.nan, values[last])
 
 
-def _firsts(block: Block) -> Array:
-    """Which rows are the first of their run: of shape (nrows,)."""
-    first = np.zeros(block.part.nrows, dtype=np.bool_)
-    first[np.cumsum(block.lengths) - block.lengths] = True
-    return first
-
-
 def _cells(block: Block, rows: Part, column: Column) -> Iterator[tuple[str, Any]]:
     """The cells of a column in `rows`, of which each of the block's runs has one; None is missing."""
     cells = values_of(rows, column).tolist()
     for name, cell, gone in zip(block.names, cells, mask_of(rows, column.name).tolist(), strict=True):
         yield name, None if gone else cell
-
-
-def _value(decode: Decode, name: str, column: Any, cell: Any) -> Any:
-    try:
-        return decode(name, column, cell)
-    except (CoxError, OSError, ImportError, AttributeError) as error:  # the latter two: its class is gone
-        return f"<{type(error).__name__}>"
 
 
 def _column(cells: list[Any], index: Any) -> Any:

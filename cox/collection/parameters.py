@@ -3,20 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cox.errors import ColumnNotFoundError, CompareError, did_you_mean
+from cox.schema import shown
+from cox.unreadable import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cox.metadata import RunParameters
 
 #: The column that tells the runs apart; it names the run and is no parameter.
 EXP_ID = "exp_id"
 
 _MISSING = ("missing",)
 _NAN = ("nan",)
+#: Classes beside numbers and text whose values are equal if, and only if, they mean the same.
+_BY_VALUE = (date, time, timedelta, Fraction, PurePath, range)
+#: Runs that an error names.
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object that is compared by its stored bytes, and shown as itself."""
+
+    value: Any
+    digest: str
+
+    def __repr__(self) -> str:
+        return shown(self.value)
+
+
+def comparable(values: RunParameters) -> dict[str, Any]:
+    """The parameters of a run for `Parameters`: what does not compare by value is `Stored`."""
+    return {
+        name: value if (digest := _digest(values, name, value)) is None else Stored(value, digest)
+        for name, value in values.items()
+    }
+
+
+def uncovered(value: Any) -> Any:
+    """A value as a user wants to see it: undoes `comparable`."""
+    return value.value if isinstance(value, Stored) else value
+
+
+def _digest(values: RunParameters, name: str, value: Any) -> str | None:
+    return None if values.is_plain(name) or compares_by_value(value) else values.digest(name)
 
 
 class Parameters:
@@ -35,7 +77,7 @@ class Parameters:
     def value(self, run: str, name: str) -> Any:
         """A run's value of a parameter; None if it has none, and for NaN, as which a frame may hold None."""
         value = self._cells[name].get(run)
-        return None if identity(value) in (_MISSING, _NAN) else value
+        return None if _is_nothing(value) else value
 
     def known(self, names: str | Sequence[str] | None) -> list[str]:
         """One name, several or none as a list, each once.
@@ -50,7 +92,10 @@ class Parameters:
         return list(dict.fromkeys(wanted))
 
     def groups(self, runs: Iterable[str], names: Sequence[str]) -> list[tuple[list[Any], list[str]]]:
-        """The values that some parameters have, sorted, each with the runs that share them."""
+        """The values that some parameters have, sorted, each with the runs that share them.
+
+        An object that is compared by its stored bytes is a `Stored` among the values.
+        """
         found: dict[Hashable, tuple[list[Any], list[str]]] = {}
         for run in runs:
             values = [self.value(run, name) for name in names]
@@ -58,65 +103,125 @@ class Parameters:
         return sorted(found.values(), key=lambda group: [order(value) for value in group[0]])
 
     def refuse_mixed(
-        self, groups: Mapping[str, Sequence[str]], allowed: Iterable[str], *, apart: str = "by"
+        self, groups: Sequence[tuple[str, Sequence[str]]], allowed: Iterable[str], *, apart: str = "by"
     ) -> None:
         """See that the runs of each group differ in nothing but the allowed parameters.
 
         Args:
-            groups: Runs that are about to be averaged, by what to call the group, such as "lr=0.1".
+            groups: What to call each group, such as "lr=0.1", and its runs, which are about to be averaged.
             allowed: The parameters in which they may differ.
             apart: The argument that tells groups apart, for the error.
 
         Raises:
-            CompareError: They do; names the parameters, some values, and what can be done.
+            CompareError: They do; names the parameters, some values, the runs in the way, and remedies.
         """
         others = [name for name in self.names if name not in set(allowed)]
-        found = {
-            group: differing for group, runs in groups.items() if (differing := self._differing(runs, others))
-        }
+        found = [(group, differing) for group, runs in groups if (differing := self._differing(runs, others))]
         if not found:
             return
-        group, differing = next(iter(found.items()))
-        told = "; ".join(f"{name!r}: {_some(values)}" for name, values in differing.items())
+        group, differing = found[0]
+        told = "; ".join(
+            f"{name!r}: {_some([value for value, _ in values])}" for name, values in differing.items()
+        )
         raise CompareError(
             f"runs that differ in {told} would be averaged in the group {group} ({len(found)} of "
-            f"{len(groups)} groups are mixed). Add them to {apart}=… to tell such runs apart, name them in "
-            "over=… if they are what is averaged over, or pass mixed=True"
+            f"{len(groups)} groups are mixed). {_in_the_way(differing)}Add them to {apart}=… to tell "
+            "such runs apart, name them in over=… if they are what is averaged over, or pass mixed=True"
         )
 
-    def _differing(self, runs: Sequence[str], names: Sequence[str]) -> dict[str, list[Any]]:
+    def _differing(self, runs: Sequence[str], names: Sequence[str]) -> dict[str, list[tuple[Any, list[str]]]]:
+        """The parameters in which runs differ: each value, sorted, and the runs that have it."""
         found = {}
         for name in names:
-            values = {identity(value): value for value in (self.value(run, name) for run in runs)}
+            values = self.groups(runs, [name])
             if len(values) > 1:
-                found[name] = sorted(values.values(), key=order)
+                found[name] = [(value, own) for (value,), own in values]
         return found
+
+
+def _in_the_way(differing: Mapping[str, Sequence[tuple[Any, Sequence[str]]]]) -> str:
+    """A sentence that names the runs with the rarer values of the first parameter in which runs differ."""
+    name, values = next(iter(differing.items()))
+    usual = max(values, key=lambda entry: len(entry[1]))
+    others = [(run, value) for value, runs in values if runs is not usual[1] for run in runs]
+    named = ", ".join(f"{run} ({name}={_told(value)})" for run, value in others[:_MOST_NAMED])
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return f"Runs in the way: {named}{more}. "
 
 
 def identity(value: Any) -> Hashable:
     """A key that two values share if they are the same.
 
     Numbers, text and bytes are compared as such, but True is not 1. Lists, tuples and arrays are their items,
-    dicts and sets theirs in any order. NaN is NaN, and all that is missing is the same. The rest is its repr.
+    dicts and sets theirs in any order. NaN is NaN, and all that is missing is the same. Objects are compared
+    by their stored bytes where these are known, else by class and attributes.
     """
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # without importing pandas
+    try:
+        return _identity(value)
+    except (RecursionError, TypeError):  # it contains itself, or claims to be what it is not
+        return type(value).__qualname__, shown(value)
+
+
+def compares_by_value(value: Any) -> bool:
+    """Whether `identity` looks at nothing but the value."""
+    value = _unboxed(value)
+    if isinstance(value, Mapping):
+        return all(compares_by_value(item) for pair in value.items() for item in pair)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(compares_by_value, value))
+    if isinstance(value, Enum):
+        return False
+    return _is_missing(value) or isinstance(
+        value, (bool, int, float, complex, str, bytes, Decimal, *_BY_VALUE)
+    )
+
+
+def _identity(value: Any) -> Hashable:
+    value = _unboxed(value)
+    if _is_missing(value):
         return _MISSING
+    if isinstance(value, (Stored, Unreadable)):
+        return "stored", value.digest
+    if isinstance(value, Enum):
+        return type(value).__module__, type(value).__qualname__, value.name
     if isinstance(value, (bool, int, float, complex, str, bytes)):
         return _NAN if value != value else (isinstance(value, bool), value)
+    if isinstance(value, Decimal):
+        return "Decimal", str(value)
+    if isinstance(value, _BY_VALUE):
+        return type(value).__name__, value
     if isinstance(value, Mapping):
-        return "mapping", frozenset((identity(name), identity(item)) for name, item in value.items())
+        return "mapping", frozenset((_identity(name), _identity(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return "sequence", tuple(map(identity, value))
+        return "sequence", tuple(map(_identity, value))
     if isinstance(value, (set, frozenset)):
-        return "set", frozenset(map(identity, value))
-    return type(value).__name__, repr(value)
+        return "set", frozenset(map(_identity, value))
+    kind = type(value).__module__, type(value).__qualname__
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(attributes, dict) and attributes:
+        return kind, _identity(attributes)
+    return kind, shown(value)
+
+
+def _unboxed(value: Any) -> Any:
+    """Scalars, arrays and tensors as Python's own numbers and lists."""
+    if isinstance(value, (np.generic, np.ndarray)) or (hasattr(value, "tolist") and hasattr(value, "shape")):
+        return value.tolist()
+    return value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType")  # without importing pandas
 
 
 def is_missing(value: Any) -> bool:
     """Whether a cell holds None or pandas.NA; NaN is a value."""
-    return identity(value) == _MISSING
+    return _is_missing(_unboxed(value))
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is missing or NaN."""
+    return is_missing(value) or identity(value) == _NAN
 
 
 def is_number(value: Any) -> bool:
@@ -130,17 +235,23 @@ def order(value: Any) -> tuple[int, Any]:
     """A key to sort values of any types: numbers, text, the rest by its repr, what is missing or NaN."""
     if isinstance(value, np.generic):
         value = value.item()
-    if identity(value) in (_MISSING, _NAN):
+    if _is_nothing(value):
         return 3, 0
     if isinstance(value, (bool, int, float)):
         return 0, value
-    return (1, value) if isinstance(value, str) else (2, repr(value))
+    return (1, value) if isinstance(value, str) else (2, shown(value))
 
 
 def not_found(what: str, name: str, known: Sequence[str]) -> ColumnNotFoundError:
     """The error for a name that is not there."""
     there = f"there are {sorted(known)}" if known else "there are none"
     return ColumnNotFoundError(f"no {what} {name!r}; {there}{did_you_mean(str(name), known)}")
+
+
+def named_runs(runs: Sequence[str]) -> str:
+    """Some runs by name, for a message."""
+    more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
+    return f"{'run' if len(runs) == 1 else 'runs'} {', '.join(runs[:_MOST_NAMED])}{more}"
 
 
 def shortened(text: str, most: int) -> str:
@@ -150,5 +261,9 @@ def shortened(text: str, most: int) -> str:
 
 
 def _some(values: Sequence[Any], most: int = 4) -> str:
-    told = ", ".join(shortened(repr(value), 40) for value in values[:most])
+    told = ", ".join(map(_told, values[:most]))
     return told + (f", … ({len(values)} values)" if len(values) > most else "")
+
+
+def _told(value: Any) -> str:
+    return shortened(shown(value), 40)

@@ -257,10 +257,13 @@ def _averaged(
     for line in sorted(lines, key=lambda line: order(line.hue)):
         groups.setdefault(identity(line.hue), []).append(line)
     if not mixed:
-        named = {
-            "of all runs" if hue is None else f"{hue}={group[0].hue!r}": [line.runs[0] for line in group]
+        named = [
+            (
+                "of all runs" if hue is None else f"{hue}={group[0].hue!r}",
+                [line.runs[0] for line in group],
+            )
             for group in groups.values()
-        }
+        ]
         cells.refuse_mixed(named, varying if hue is None else [hue, *varying], apart="hue")
     return [_mean([_once(line) for line in group], band, level) for group in groups.values()]
 

@@ -37,10 +37,12 @@ class Rows:
     Attributes:
         blocks: The rows, in the order of the runs that were asked for.
         schemas: The tables of each run that could be read, those without rows included. Not to be changed.
+        ranked: The runs that ranks wrote: their column `rank` is not the user's.
     """
 
     blocks: list[Block] = field(default_factory=list)
     schemas: dict[str, dict[str, Schema]] = field(default_factory=dict)
+    ranked: set[str] = field(default_factory=set)
 
 
 class Folder:
@@ -98,6 +100,7 @@ class _Reading:
         self._cache, self._folder, self._names, self._guard = cache, folder, names, guard
         self._table, self._columns = table, columns
         self._schemas: dict[str, dict[str, Schema]] = {}
+        self._ranked: set[str] = set()
         self._pending: list[Block] = []
         self._pending_bytes = 0
 
@@ -123,7 +126,8 @@ class _Reading:
                 blocks += self._from_files(name, state)
         blocks += self._joined()
         next(bar, None)  # it goes
-        return Rows(blocks, {name: self._schemas[name] for name in self._names if name in self._schemas})
+        schemas = {name: self._schemas[name] for name in self._names if name in self._schemas}
+        return Rows(blocks, schemas, self._ranked)
 
     def _changed(self) -> dict[str, State | None]:
         """The runs that the cache does not have as they are now, with their state if there is one."""
@@ -145,6 +149,7 @@ class _Reading:
         found = [] if self._table is None else self._cache.blocks(self._table, names, self._columns)
         if found is not None:
             self._schemas.update((name, self._cache.schemas(name)) for name in names)
+            self._ranked |= self._cache.index.ranked.intersection(names)
         return found
 
     def _from_files(self, name: str, state: State | None) -> list[Block]:
@@ -153,9 +158,13 @@ class _Reading:
         if now is None:
             return []
         schemas = self._schemas[name] = {table: data.schema for table, data in now.tables.items()}
+        if now.is_ranked:
+            self._ranked.add(name)
         if state is not None and not now.damage:
             self.fresh.states[name], self.fresh.schemas[name] = state, schemas
             self.fresh.nrows[name] = {table: now.content.nrows[table] for table in schemas}
+            if now.is_ranked:
+                self.fresh.ranked.add(name)
         data = None if self._table is None else now.tables.get(self._table)
         if data is None or not data.nrows:
             return []

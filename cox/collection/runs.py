@@ -23,7 +23,7 @@ from cox.errors import (
     did_you_mean,
     warn,
 )
-from cox.metadata import METADATA, decoded
+from cox.metadata import METADATA, RunParameters, decoded
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout
 
@@ -147,6 +147,7 @@ class Runs:
             for block in found.blocks:
                 block.names = [shown[key] for key in block.names]
             rows.blocks += found.blocks
+            rows.ranked.update(shown[key] for key in found.ranked)
             rows.schemas.update((shown[key], schemas) for key, schemas in found.schemas.items())
         return rows
 
@@ -155,12 +156,13 @@ class Runs:
 
     # --- Parameters
 
-    def parameters(self, names: Iterable[str], *, skip: bool = False) -> dict[str, dict[str, Any]]:
+    def parameters(self, names: Iterable[str], *, skip: bool = False) -> dict[str, RunParameters]:
         """The parameters of each run, as far as it can be read; none for a run without."""
         from cox.collection import overview
 
         rows = self.read(names, self.metadata, skip=skip)
-        return overview.parameters(rows.blocks, rows.schemas, self.decoder(self.metadata))
+        decode = self.decoder(self.metadata)
+        return overview.parameters(rows.blocks, rows.schemas, decode, rows.ranked, self.layout)
 
     def chosen(
         self, exp_filter: ExpFilter | None, params: ParamFilter | None, *, skip: bool = False
@@ -262,15 +264,17 @@ class Runs:
             RunNotFoundError: There is no run of that name.
         """
         from cox.collection import overview
+        from cox.collection.parameters import comparable
         from cox.storage import runinfo
 
         info = runinfo.read(self.layout(name))
         results: dict[str, Any] = {}
         for table in self.tables_of([name]):
-            last = overview.lasts(self.read([name], table).blocks, [name])[name]
+            rows = self.read([name], table)
+            last = overview.lasts(rows.blocks, [name], rows.ranked)[name]
             results.update((f"{table}.{column}", cell) for column, cell in last.items())
         return {
-            "parameters": self.parameters([name])[name],
+            "parameters": comparable(self.parameters([name])[name]),
             "environment": {key: info.get(key) for key in _ENVIRONMENT},
             "results": results,
         }

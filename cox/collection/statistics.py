@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cox.collection.parameters import EXP_ID, Parameters, identity, is_missing, is_number, not_found
+from cox.collection.parameters import (
+    EXP_ID,
+    Parameters,
+    identity,
+    is_missing,
+    is_number,
+    named_runs,
+    not_found,
+    uncovered,
+)
 from cox.errors import CompareError
 from cox.extras import needed
 
@@ -111,7 +120,7 @@ def compare(
     reduced, with_nan = _reduced(rows, metric, reduce)
     groups = cells.groups(sorted(reduced), grouping)
     if not mixed:
-        named = {_named(grouping, values): runs for values, runs in groups}
+        named = [(_named(grouping, values), runs) for values, runs in groups]
         cells.refuse_mixed(named, [*grouping, *varying])
     method = _bootstrap(level, resamples, seed) if interval == "bootstrap" else _student(level)
     described = [_described(runs, reduced, method) for _, runs in groups]
@@ -159,7 +168,7 @@ def diff(
             if identity(was) == identity(now):
                 same += 1
             else:
-                found.append((section, name, was, now, _change(was, now)))
+                found.append((section, name, uncovered(was), uncovered(now), _change(was, now)))
     columns = [frames.objects([entry[at] for entry in found]) for at in range(5)]
     frame: pd.DataFrame = pd.concat(columns, axis=1)
     frame.columns = pd.Index(["section", "name", *names, "change"])
@@ -188,11 +197,16 @@ def as_numbers(rows: pd.DataFrame, name: str) -> tuple[Array, Array]:
         plain = isinstance(column.dtype, np.dtype)
         missing = np.zeros(len(column), dtype=np.bool_) if plain else column.isna().to_numpy(dtype=np.bool_)
         return column.to_numpy(dtype=np.float64, na_value=np.nan), missing
-    cells = column.tolist() if column.dtype == np.dtype(object) else []
-    alien = next((cell for cell in cells if not (isinstance(cell, numbers.Real) or is_missing(cell))), None)
-    if alien is not None or column.dtype != np.dtype(object):
-        kind = column.dtype if alien is None else type(alien).__name__
-        raise CompareError(f"the column {name!r} is no number: it holds {kind}")
+    if column.dtype != np.dtype(object):
+        raise CompareError(f"the column {name!r} is no number: it holds {column.dtype}")
+    cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in column.tolist()]
+    aliens = [i for i, cell in enumerate(cells) if not (isinstance(cell, numbers.Real) or is_missing(cell))]
+    if aliens:
+        runs = list(dict.fromkeys(str(rows[EXP_ID].iloc[i]) for i in aliens))
+        raise CompareError(
+            f"the column {name!r} is no number: it holds {type(cells[aliens[0]]).__name__} in "
+            f"{named_runs(runs)}; such a run can be left out by exp_filter=… or params=…"
+        )
     missing = np.array([is_missing(cell) for cell in cells], dtype=np.bool_)
     return np.array([math.nan if is_missing(cell) else float(cell) for cell in cells]), missing
 
@@ -364,7 +378,7 @@ def _as_frame(
     columns: dict[str, Any] = {}
     for at, name in enumerate(names):
         shown = f"{name} (parameter)" if name in _STATISTICS else name
-        columns[shown] = frames.objects([values[at] for values in groups]).infer_objects()
+        columns[shown] = frames.objects([uncovered(values[at]) for values in groups]).infer_objects()
     for at, name in enumerate(_STATISTICS):
         values = [row[at] for row in described]
         columns[name] = frames.objects(values) if name == "runs" else values

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from cox import predicates
 from cox.collection import overview
-from cox.collection.assembly import EXP_ID, Collected, object_columns, refuse_unknown
+from cox.collection.assembly import Collected, object_columns, refuse_unknown
+from cox.collection.parameters import EXP_ID, comparable
+from cox.collection.ranks import in_order
 from cox.collection.runs import Directory, ExpFilter, Runs, by_table
 from cox.schema import Schema
 
@@ -39,8 +41,19 @@ class Table:
         params: ParamFilter | None = None,
         union: bool = True,
         skip: bool = False,
+        ordered: bool = False,
     ) -> Collected:
-        """The rows that are asked for, objects as they are stored. For all else see `CollectionReader.df`."""
+        """The rows that are asked for, objects as they are stored. For all else see `CollectionReader.df`.
+
+        Args:
+            columns: As for `CollectionReader.df`.
+            where: As there.
+            exp_filter: As there.
+            params: As there.
+            union: As there.
+            skip: As there.
+            ordered: Whether those of ranks come in the order of `ranks.in_order`; reads all columns.
+        """
         predicate = predicates.parse(where) if where is not None else None
         columns = [columns] if isinstance(columns, str) else columns
         names = self._runs.chosen(exp_filter, params, skip=skip)
@@ -55,8 +68,9 @@ class Table:
                 f"{len(without)} runs have no table {self._name!r} and are left out: {_shortened(without)}"
             )
         whole = self._runs.common_schema(self._name, schemas, quiet=union)
-        rows = Collected(self._name, self._only(whole, columns), found.blocks)
-        return rows if predicate is None else rows.where(predicate, whole)
+        blocks = list(in_order(found.blocks, found.ranked)) if ordered else found.blocks
+        rows = Collected(self._name, self._only(whole, columns), blocks)
+        return rows if predicate is None else rows.where(predicate, whole, self._runs.decoder(self._name))
 
     def rows_and_params(
         self,
@@ -67,13 +81,24 @@ class Table:
         params: ParamFilter | None,
         hue: str | None = None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The rows, in no more than these columns if there are such, and the parameters of the runs."""
+        """The rows, in no more than these columns if there are such, and the parameters of the runs.
+
+        Objects in these columns are decoded, the parameters are as `comparable` gives them, and the rows of
+        ranks are in order.
+
+        Raises:
+            CompareError: One of `columns` is text in some runs, and a number in others; names those.
+        """
         chosen = self._runs.chosen(exp_filter, params)
-        found = self.rows(where=where, exp_filter=set(chosen).__contains__)
+        found = self.rows(where=where, exp_filter=set(chosen).__contains__, ordered=True)
         if all(name in found.schema for name in columns):
             wanted = {*columns, hue}
             found.schema = Schema(column for column in found.schema if column.name in wanted)
-        return found.frame(optional_as_nan=False), overview.values_frame(self._runs.parameters(chosen))
+        for name in columns:
+            found.refuse_text_beside_numbers(name)
+        found, decoded = self.decoded(found, frozenset(), skip=False)
+        values = {name: comparable(own) for name, own in self._runs.parameters(chosen).items()}
+        return found.frame(decoded, optional_as_nan=False), overview.values_frame(values)
 
     def decoded(
         self, found: Collected, kept: frozenset[str], *, skip: bool
@@ -135,7 +160,9 @@ class Table:
         predicate = predicates.parse(where) if where is not None else None
         rows = self._runs.read(names, self._name, columns=_needed(columns, predicate))
         found = Collected(self._name, self._only(schema, columns), rows.blocks)
-        return (found if predicate is None else found.where(predicate, schema)).frame()
+        if predicate is not None:
+            found = found.where(predicate, schema, self._runs.decoder(self._name))
+        return found.frame()
 
     def _only(self, schema: Schema, columns: Sequence[str] | None) -> Schema:
         if columns is None:

@@ -6,22 +6,22 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cox import metadata, objects, predicates
+from cox.collection.parameters import identity
 from cox.collection.scan import State, find_runs, state_of
 from cox.errors import CollectionWarning, CoxError, PredicateError, ViewError, did_you_mean, warn
-from cox.schema import OBJECT_KINDS, Column
+from cox.schema import Column
 from cox.storage import layout, snapshot
+from cox.unreadable import Unreadable
 from cox.view import names
 
 #: A run's own name is a parameter of every run, as it was upstream.
 _EXP_ID = "exp_id"
-#: The column that holds all parameters of a run, if its value is a dict of them: see `metadata.unfolded`.
-_ALL_IN_ONE = "params"
 #: How long a filter may take on one value, in seconds.
 _PATIENCE = 2.0
 
@@ -202,11 +202,11 @@ class Selection:
 
     def _differing_in(self, found: Sequence[_Run], known: Sequence[str]) -> list[str]:
         """The parameters that differ between runs, or did before: they never become fewer."""
-        values: dict[str, set[str]] = {}
+        values: dict[str, set[Hashable]] = {}
         for run in found:
-            for param in known if run.cells else ():  # it may still get its metadata
-                if param != _EXP_ID and run.is_plain(param):
-                    values.setdefault(param, set()).add(repr(run.plain(param)))
+            for param in known if run.params else ():  # it may still get its metadata
+                if param != _EXP_ID and run.params.is_plain(param):
+                    values.setdefault(param, set()).add(identity(run.params.get(param)))
         self._differing.update((param, None) for param, seen in values.items() if len(seen) > 1)
         return list(self._differing)
 
@@ -246,7 +246,7 @@ class Selection:
             self._seen[name] = state, one
             if isinstance(one, str):
                 self._warn(one)
-            elif not one.cells and self._needs_params:
+            elif not one.params and self._needs_params:
                 self._without.append(name)
             else:
                 runs.append(one)
@@ -258,19 +258,14 @@ class Selection:
         self._tables.update(now.tables)
         rows = now.tables.get(self._table)
         if rows is None or rows.nrows == 0:
-            return _Run(run, self._table, {})
-        first = metadata.first_row(rows)
-        if now.is_ranked:
-            first.pop(layout.RANK_COLUMN, None)  # it says who wrote the row
-        found = _Run(run, self._table, first)
-        if found.cells.get(_ALL_IN_ONE, (None, None))[1] is None:
-            return found
-        try:
-            values = {_ALL_IN_ONE: found.value(_ALL_IN_ONE)}
-        except Exception:  # noqa: BLE001 - nobody vouched for it, its class is gone: it stays one parameter
-            return found
-        unfolded = metadata.unfolded(values)
-        return found if _ALL_IN_ONE in unfolded else replace(found, unfolded=unfolded)
+            return _Run(run, metadata.RunParameters({}))
+        where = f"of table {self._table!r} in run {run.root}"
+
+        def decode(column: Column, cell: Any) -> Any:
+            return metadata.decoded(column, cell, run, objects.Trust(run), f"column {column.name!r} {where}")
+
+        first = metadata.first_row(rows, is_ranked=now.is_ranked)
+        return _Run(run, metadata.RunParameters(first, decode, run))
 
     def _with_values(
         self, found: Iterable[_Run], params: Sequence[str]
@@ -281,15 +276,10 @@ class Selection:
             if self._needs_events and not run.layout.tensorboard_dir.is_dir():
                 without.append(run.exp_id)
                 continue
-            try:
-                values = {param: run.value(param) for param in params}
-            except (
-                CoxError,
-                OSError,
-                ImportError,
-                AttributeError,
-            ) as error:  # the latter two: its class is gone
-                self._warn(_broken(run.layout, error))
+            values = {param: run.value(param) for param in params}
+            broken = next((value for value in values.values() if isinstance(value, Unreadable)), None)
+            if broken is not None:
+                self._warn(_broken(run.layout, broken.reason))
             else:
                 yield run, values
         self._warn_of(without, f"a directory {layout.TENSORBOARD_DIR!r}")
@@ -308,39 +298,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run and the first row of its metadata table, objects still as they are stored.
-
-    Attributes:
-        layout: Where it is.
-        table: The table.
-        cells: Its columns, and the cells of its first row; empty if it has none.
-        unfolded: The parameters that one column holds together; None if there is no such column.
-    """
+    """A run and its parameters, none if it has no row of metadata."""
 
     layout: layout.RunLayout
-    table: str
-    cells: Mapping[str, tuple[Column, Any]]
-    unfolded: Mapping[str, Any] | None = None
-
-    @property
-    def params(self) -> set[str]:
-        """The names of its parameters."""
-        if self.unfolded is None:
-            return set(self.cells)
-        return {name for name in self.cells if name != _ALL_IN_ONE} | set(self.unfolded)
-
-    def is_plain(self, param: str) -> bool:
-        """Whether a parameter is a number, a truth value or text, as far as it is there."""
-        if self.unfolded is not None and param in self.unfolded:
-            return isinstance(self.unfolded[param], (bool, int, float, str, type(None)))
-        column, _ = self.cells.get(param, (None, None))
-        return column is None or column.kind not in OBJECT_KINDS
-
-    def plain(self, param: str) -> Any:
-        """The value of a parameter that is plain; None where the run lacks it."""
-        if self.unfolded is not None and param in self.unfolded:
-            return self.unfolded[param]
-        return self.cells.get(param, (None, None))[1]
+    params: metadata.RunParameters
 
     @property
     def exp_id(self) -> str:
@@ -348,18 +309,10 @@ class _Run:
 
     def value(self, param: str) -> Any:
         """A parameter; None where the run lacks it."""
-        column, cell = self.cells.get(param, (None, None))
-        if param == _EXP_ID:
-            return self.exp_id
-        if self.unfolded is not None and param in self.unfolded:
-            return self.unfolded[param]
-        if column is None:
-            return None
-        where = f"column {param!r} of table {self.table!r} in run {self.layout.root}"
-        return metadata.decoded(column, cell, self.layout, objects.Trust(self.layout), where)
+        return self.exp_id if param == _EXP_ID else self.params.get(param)
 
 
-def _broken(run: layout.RunLayout, error: Exception) -> str:
+def _broken(run: layout.RunLayout, error: object) -> str:
     return f"run {run.root.name} is left out: {error}"
 
 

@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"cox.errors"},
     {"cox.display", "cox.schema", "cox.plain", "cox.extras", "cox.steps"},
     {"cox.ending"},
-    {"cox.predicates"},
+    {"cox.predicates", "cox.unreadable"},
     {"cox.storage.layout"},
     {"cox.storage.fs"},
     {
@@ -49,7 +49,12 @@ FLOORS: list[set[str]] = [
     {"cox.table"},
     {"cox.store", "cox.executors"},
     {"cox.collection.scan", "cox.collection.progress", "cox.collection.blocks"},
-    {"cox.collection.cache", "cox.collection.status", "cox.collection.parameters"},
+    {
+        "cox.collection.cache",
+        "cox.collection.status",
+        "cox.collection.parameters",
+        "cox.collection.ranks",
+    },
     {"cox.collection.reading", "cox.collection.assembly", "cox.collection.statistics"},
     {"cox.collection.overview", "cox.collection.plotting", "cox.collection.exports"},
     {"cox.collection.parquet", "cox.collection.runs"},

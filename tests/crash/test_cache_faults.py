@@ -399,8 +399,8 @@ def test_rows_that_could_be_rows_are_believed(folder: Path) -> None:
 )
 def test_an_index_with_more_behind_it(folder: Path, extra: bytes) -> None:
     data = index_of(folder).read_bytes()[index._START :]
-    assert data[0] == 0x99
-    write_index(index_of(folder), b"\x9a" + data[1:] + extra)
+    assert data[0] == 0x9A
+    write_index(index_of(folder), b"\x9b" + data[1:] + extra)
     assert_same(folder)
 
 

@@ -42,12 +42,14 @@ class Fresh:
         schemas: The tables of each of these runs …
         nrows: … and how many rows they have.
         blocks: Rows, with the name of their table: all that a run has of it. Those of other runs are ignored.
+        ranked: The runs that ranks wrote.
     """
 
     states: dict[str, State] = field(default_factory=dict)
     schemas: dict[str, dict[str, Schema]] = field(default_factory=dict)
     nrows: dict[str, dict[str, int]] = field(default_factory=dict)
     blocks: list[tuple[str, Block]] = field(default_factory=list)
+    ranked: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from cox.storage.columns import Array
 _log = logging.getLogger("cox")
 
 #: The first bytes of the file: what it is, and its version.
-_MAGIC = b"coxcache\x01"
+_MAGIC = b"coxcache\x02"
 _START = len(_MAGIC) + 4
 #: More runs, or rows of one, or bytes of a segment, than any folder has.
 _MOST = 2**40
@@ -77,6 +77,7 @@ class _Stored(msgspec.Struct, array_like=True):
     nrows: bytes
     heads: list[list[tuple[str, Columns]]]
     segments: list[Segment]
+    ranked: list[str]
 
 
 @dataclass(slots=True)
@@ -88,12 +89,14 @@ class Entry:
         state: The state.
         head: Its tables, a place in `Index.heads`.
         nrows: How many rows each of them has.
+        is_ranked: Whether ranks wrote it.
     """
 
     id: int
     state: State
     head: int
     nrows: list[int]
+    is_ranked: bool = False
 
 
 class Index:
@@ -109,6 +112,7 @@ class Index:
         nrows: The rows of each of a run's tables, one run behind the other.
         heads: Tables and their schemas, as runs have them.
         segments: The files of rows. Where two have a run's rows, the later one counts.
+        ranked: The runs that ranks wrote.
     """
 
     def __init__(self, stored: _Stored) -> None:
@@ -121,6 +125,7 @@ class Index:
         self.stored_heads = stored.heads
         self.heads = [{table: Schema.from_json(columns) for table, columns in head} for head in stored.heads]
         self.segments = stored.segments
+        self.ranked = frozenset(stored.ranked)
         self.states = _states(stored)
         _check(self, stored)
 
@@ -137,7 +142,9 @@ class Index:
         made, start = {}, 0
         for name, number, head in zip(self.names, self.ids.tolist(), self.head.tolist(), strict=True):
             stop = start + len(self.heads[head])
-            made[name] = Entry(number, self.states[name], head, self.nrows[start:stop].tolist())
+            made[name] = Entry(
+                number, self.states[name], head, self.nrows[start:stop].tolist(), name in self.ranked
+            )
             start = stop
         return made
 
@@ -161,7 +168,7 @@ def load(path: Path) -> Index:
 
 def nothing() -> Index:
     """An index that knows nothing."""
-    return Index(_Stored(0, [], b"", b"", {}, b"", b"", [], []))
+    return Index(_Stored(0, [], b"", b"", {}, b"", b"", [], [], []))
 
 
 def save(path: Path, index: Index, entries: dict[str, Entry]) -> None:
@@ -179,6 +186,7 @@ def save(path: Path, index: Index, entries: dict[str, Entry]) -> None:
         as_bytes([nrows for entry in kept for nrows in entry.nrows]),
         [index.stored_heads[head] for head in heads],
         [segment for segment in index.segments if segment.ids],
+        [name for name, entry in entries.items() if entry.is_ranked],
     )
     data = msgspec.msgpack.encode(stored)
     fs.replace_bytes(path, _MAGIC + _checksum(data) + data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,9 @@ class _Saving:
             )
         nrows = [fresh.nrows[name][table] for table in self._index.heads[head]]
         known = self._entries.get(name)
-        if known is None or (known.state, known.head, known.nrows) != (fresh.states[name], head, nrows):
-            self._entries[name] = Entry(self._index.next_id, fresh.states[name], head, nrows)
+        entry = Entry(self._index.next_id, fresh.states[name], head, nrows, name in fresh.ranked)
+        if known is None or replace(known, id=entry.id) != entry:
+            self._entries[name] = entry
             self._index.next_id += 1
 
     def _write(self, table: str, block: Block, known: set[str]) -> None:

@@ -124,8 +124,8 @@ def test_an_index_of_another_version_is_none(tmp_path: Path) -> None:
     path = tmp_path / layout.CACHE_DIR / files.INDEX_FILE
     data = path.read_bytes()
     assert index.load(path).names == ["a"]
-    assert data.startswith(b"coxcache\x01")
-    path.write_bytes(b"coxcache\x02" + data[9:])
+    assert data.startswith(b"coxcache\x02")
+    path.write_bytes(b"coxcache\x03" + data[9:])
     assert index.load(path).names == []
     assert_same(tmp_path)
     assert index.load(path).names == ["a"], "and the next reader writes its own"
