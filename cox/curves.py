@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cox import events, schema
 from cox.errors import CoxWarning, RowError, StorageError, StorageWarning, warn
-from cox.storage import fs, layout
+from cox.storage import curvefiles, fs, layout
 
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+    from cox.eventfile import Drawn, RunSummaryWriter
 
 _log = logging.getLogger("cox")
 
@@ -38,56 +40,75 @@ class Curves:
         lock: Callable[[], AbstractContextManager[Any]],
         warns: bool,
     ) -> None:
+        self._run = run.root
         self._place = run.events_dir(rank)
-        self._run_name = run.root.name
         self._is_first = not rank
         self._parameters, self._lock, self._warns = parameters, lock, warns
-        self._writer: SummaryWriter | None = None
+        self._writer: RunSummaryWriter | None = None
         self._told: dict[str, bool | float | str] | None = None  # the parameters, once they were sent
 
     @property
-    def writer(self) -> SummaryWriter:
+    def writer(self) -> RunSummaryWriter:
         """The SummaryWriter of tensorboardX, made on first use."""
         if self._writer is None:
             with self._lock():  # of two threads that come here first, one makes it
                 if self._writer is None:
-                    self._writer = self._made()
+                    self._writer = self._make_writer()
         return self._writer
 
     def add_row(
-        self, table: str, step: int, values: Mapping[str, Any], cells: Mapping[str, Any], summary_type: str
+        self,
+        table: str,
+        row: int,
+        values: Mapping[str, Any],
+        cells: Mapping[str, Any],
+        summary_type: str,
+        step: int | None = None,
     ) -> None:
         """Send values of a row, all of them or none.
 
         Args:
             table: The table.
-            step: The row's number.
+            row: The row's number.
             values: Column names to values, as they were given.
             cells: The same as the table takes them; None is missing, and not shown.
             summary_type: One of `events.SUMMARY_TYPES`.
+            step: The step of the points, if it is not the row's number.
 
         Raises:
             RowError: A value cannot be shown so.
         """
         if summary_type == "scalar":
             points = {f"{table}/{name}": _scalar(table, name, values[name], cells[name]) for name in values}
-            events.add_scalars(self.writer, points, step)
+            summaries = events.scalars(points)
         else:
-            made = [
+            summaries = [
                 summary
                 for name in values
                 if cells[name] is not None
                 for summary in _summaries(table, name, values[name], summary_type)
             ]
-            events.add(self.writer, made, step)
+        if step is None:
+            events.add(self.writer, summaries, row)
+        elif summaries:  # a rewind by rows has to know where TensorBoard shows them
+            events.add(self.writer, [*summaries, *events.row_mark(table, row)], step)
 
-    def add_hparams(self, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Send parameters, and last words as points at step 0.
+    def add_hparams(
+        self, params: Mapping[str, Any], metrics: Mapping[str, Any], step: int | None = None
+    ) -> None:
+        """Send parameters, if there are any, and metrics as points of one step, 0 if it is not given.
 
         Raises:
-            RowError: A metric is no number.
+            RowError: A metric, or the step, is not a number.
         """
         values = {tag: _metric(tag, value) for tag, value in metrics.items()}
+        step = 0 if step is None else whole_step(step)
+        if params:
+            self._tell(params)
+        events.add(self.writer, events.scalars(values), step)
+
+    def _tell(self, params: Mapping[str, Any]) -> None:
+        """Send parameters, unless TensorBoard has been told others."""
         asked = events.plain_hparams(params)
         told, self._told = self._told, asked  # by now: making the writer sends those of the metadata
         try:
@@ -95,34 +116,59 @@ class Curves:
         except BaseException:
             self._told = told
             raise
-        events.add_scalars(self.writer, values, 0)
         if told and told != asked:
             self._told = told
             warn(
-                f"run {self._run_name}: TensorBoard has been told other parameters, and keeps to those; call "
+                f"run {self._run.name}: TensorBoard has been told other parameters, and keeps to those; call "
                 "log_hparams before anything is logged to it",
                 CoxWarning,
             )
 
-    def last_steps(self) -> dict[str, int]:
-        """The last step of each tag that was sent, by earlier processes too.
+    def drawn(self) -> dict[Path, Drawn]:
+        """What was sent, by earlier processes too, by directories of event files.
 
         Raises:
             StorageError: The event files cannot be read.
         """
-        from cox.eventfile import last_steps
+        from cox.eventfile import drawn
 
         try:
-            return last_steps(self._place)
+            places = [self._place, *curvefiles.subdirectories(self._place)]
+            seen = {place: drawn(place) for place in places}
         except OSError as error:
             path = error.filename or self._place
             raise fs.refused(error, "cannot read the events for TensorBoard", path) from error
+        return {place: sent for place, sent in seen.items() if sent.last}
 
-    def purge(self, step: int) -> None:
-        """Have TensorBoard forget what was sent from a step on."""
+    def rewind(
+        self,
+        sent: Mapping[Path, Drawn],
+        table: str,
+        nrows: int,
+        step: int | None,
+        tags: Mapping[str, tuple[str, int]],
+    ) -> None:
+        """Have TensorBoard forget what was sent of a table's later rows, and from their step on.
+
+        Args:
+            sent: What was sent before.
+            table: The table.
+            nrows: How many rows are left of it.
+            step: The step that the rewind went by, if it did.
+            tags: The table of each tag that `add_row` may have sent, and how many rows that had.
+        """
+        steps = {place: _first_to_forget(drawn, table, nrows, step, tags) for place, drawn in sent.items()}
+        purges = {place: first for place, first in steps.items() if first is not None}
         with self._lock():
-            self.close()
-            self._writer = self._made(purge_step=step)
+            if purges and self._writer is not None:
+                self._writer.purge(purges)
+            elif purges:
+                self._writer = self._make_writer(purges)
+            try:
+                curvefiles.drop_embeddings(self._place, nrows if step is None else step)
+            except OSError as error:
+                doing = "cannot remove embeddings for TensorBoard"
+                raise fs.refused(error, doing, error.filename or self._place) from error
 
     def close(self) -> None:
         """Let go of the event file. Sends the parameters before, if nobody has."""
@@ -131,21 +177,34 @@ class Curves:
         writer, self._writer = self._writer, None
         try:
             self._send_parameters(writer)
-            writer.close()
+        except StorageError as error:
+            if not self._warns:
+                raise
+            _warn_of(error)
+        finally:
+            self._end(writer)
+
+    def _end(self, writer: RunSummaryWriter) -> None:
+        try:
+            writer.end(f"the store of run {self._run} is closed: open it again to go on")
         except StorageError as error:
             if not self._warns:
                 raise
             _warn_of(error)
 
-    def _made(self, *, purge_step: int | None = None) -> SummaryWriter:
+    def _make_writer(self, purges: Mapping[Path, int] | None = None) -> RunSummaryWriter:
         from cox.eventfile import RunSummaryWriter
 
-        on_refusal = _warn_of if self._warns else None
-        made = RunSummaryWriter(os.fspath(self._place), purge_step=purge_step, on_refusal=on_refusal)
-        self._send_parameters(made)
-        return made
+        writer = RunSummaryWriter(
+            os.fspath(self._place),
+            purges=purges,
+            on_refusal=_warn_of if self._warns else None,
+            send_hparams=self.add_hparams,
+        )
+        self._send_parameters(writer)
+        return writer
 
-    def _send_parameters(self, to: SummaryWriter) -> None:
+    def _send_parameters(self, to: RunSummaryWriter) -> None:
         """Send the parameters, once there are any. Nothing about them stops a program."""
         if self._told is not None or not self._is_first:
             return
@@ -155,12 +214,49 @@ class Curves:
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 - nobody asked for it
-            _log.warning("run %s: TensorBoard gets no parameters: %r", self._run_name, error)
+            _log.warning("run %s: TensorBoard gets no parameters: %r", self._run.name, error)
             self._told = {}
             return
         if made:
             events.add(to, made, 0)
             self._told = events.plain_hparams(params)
+
+
+def whole_step(step: Any) -> int:
+    """A step of TensorBoard's, which numpy and torch may have.
+
+    Raises:
+        RowError: It is not a whole number of 64 bits.
+    """
+    value = step
+    if callable(item := getattr(step, "item", None)):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # it has several elements
+            value = item()
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):  # nan and infinity
+            if int(value) == value and schema.INT_MIN <= value <= schema.INT_MAX:
+                return int(value)
+    raise RowError(f"step={schema.shown(step)} is not a whole number of 64 bits: give one, or leave it out")
+
+
+def _first_to_forget(
+    drawn: Drawn, table: str, nrows: int, step: int | None, tags: Mapping[str, tuple[str, int]]
+) -> int | None:
+    """The step from which on TensorBoard is to forget what stands in a directory; None for nothing.
+
+    A curve counts the rows of its table, or these were sent with steps, or it is the program's own and counts
+    as that does: by the step that a rewind goes by.
+    """
+
+    def is_known(tag: str) -> bool:
+        of, rows = tags.get(tag, ("", -1))
+        return of == table if of in drawn.rows else drawn.last[tag] <= rows
+
+    if step is not None and not all(map(is_known, drawn.last)):
+        return step
+    if table in drawn.rows:
+        return min((at for row, at in drawn.rows[table] if row >= nrows), default=None)
+    return nrows
 
 
 def _warn_of(error: StorageError) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard's event file of a run: each event is on its way to the disk when `add_…` returns.
+"""TensorBoard's event files of a run: each event is written before `add_…` returns.
 
 tensorboardX hands its events to a queue and a thread, which cost more than the write that they save,
 lose what they hold when the process is killed, and lock up a forked child that takes them along.
@@ -8,28 +8,41 @@ Here an event is one write, at once: what was logged survives the death of the p
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tensorboardX.writer import FileWriter
+from tensorboardX.x2num import make_np
 
 from cox import events, tfrecords
-from cox.errors import ForkError, StorageError
-from cox.storage import fs, layout
+from cox.errors import ClosedError, ForkError, RowError, StorageError
+from cox.storage import curvefiles, fs, layout
 
 _files_made = count()
 OnRefusal = Callable[[StorageError], object]
+#: Parameters, metrics, and the step of these.
+SendHParams = Callable[[Mapping[str, Any], Mapping[str, Any], Any], object]
+
+#: How many files of `add_scalars` are kept open. The others are opened anew for each event.
+_MOST_OPEN = 64
 
 
 class EventFile:
     """An event file. Stands in for tensorboardX's EventFileWriter.
+
+    It is opened again by the next event after a close.
 
     Args:
         directory: Where the file is made.
@@ -69,6 +82,8 @@ class EventFile:
         size = len(record)
         try:
             with self._lock:
+                if self._fd < 0:
+                    self._fd = os.open(self.path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
                 while not self._put(record, size):
                     pass
         except OSError as error:  # what got there is cut off before the next event
@@ -108,13 +123,10 @@ class EventFile:
             except OSError as error:
                 raise fs.refused(error, "cannot sync the events for TensorBoard", self.path) from error
 
-    def reopen(self) -> None:
-        """Go on with a file that was closed.
-
-        Raises:
-            OSError: It cannot be opened.
-        """
-        self._fd = os.open(self.path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a descriptor."""
+        return self._fd >= 0
 
     def close(self) -> None:
         """Let go of the file. Harmless a second time, and in a forked child."""
@@ -138,40 +150,205 @@ class EventFile:
 
 
 class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
-    """tensorboardX's SummaryWriter on an `EventFile`.
+    """tensorboardX's SummaryWriter on `EventFile`s, also where it writes into files of their own.
+
+    `add_hparams` tells the parameters of the run itself, where tensorboardX would make another run.
 
     Args:
         directory: Where event files go.
-        purge_step: TensorBoard is to forget what was logged from this step on.
+        purges: Directories of event files, and the step from which on TensorBoard is to forget what is there.
         on_refusal: Gets the error of an event that the file system refused, instead of the caller.
+        send_hparams: Sends what `add_hparams` is given; without it, tensorboardX does.
     """
 
     def __init__(
-        self, directory: str, *, purge_step: int | None = None, on_refusal: OnRefusal | None = None
+        self,
+        directory: str,
+        *,
+        purges: Mapping[Path, int] | None = None,
+        on_refusal: OnRefusal | None = None,
+        send_hparams: SendHParams | None = None,
     ) -> None:
         self._on_refusal = on_refusal
-        super().__init__(logdir=directory, purge_step=purge_step)
+        self._send_hparams = send_hparams
+        self._purges: dict[str, int] = {}
+        self._end: str | None = None  # why nothing more can be logged
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._add_purges(purges or {})
+        super().__init__(logdir=directory)
+        self._begin_purges()
 
     file_writer: Any
     all_writers: Any
-    purge_step: int | None
+    scalar_dict: dict[str, list[list[Any]]]
+
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: Mapping[str, Any],
+        global_step: int | None = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Write values that TensorBoard shows as curves of one chart: a file for each, in its own directory.
+
+        Raises:
+            RowError: A tag leads out of the directory of the run.
+            StorageError: The file system refused it.
+        """
+        walltime = time.time() if walltime is None else walltime
+        self._get_file_writer()
+        points = []
+        for tag, value in tag_scalar_dict.items():
+            directory = os.path.normpath(os.path.join(self.logdir, main_tag, tag))  # noqa: PTH118
+            if not directory.startswith(os.path.join(self.logdir, "")):  # noqa: PTH118
+                raise RowError(f"add_scalars: the tags {main_tag!r} and {tag!r} lead out of {self.logdir}")
+            points.append((directory, scalar(main_tag, value), float(make_np(value).squeeze())))
+        for directory, summary, number in points:
+            self._writer_of(directory).add_summary(summary, global_step, walltime)
+            # what export_scalars_to_json writes
+            self.scalar_dict.setdefault(directory, []).append([walltime, global_step, number])
+
+    def add_hparams(
+        self,
+        hparam_dict: Mapping[str, Any],
+        metric_dict: Mapping[str, Any],
+        name: str | None = None,
+        global_step: int | None = None,
+    ) -> None:
+        """Tell the HParams tab the parameters of this run, and add points of its metrics.
+
+        Args:
+            hparam_dict: Names to values.
+            metric_dict: Tags to values.
+            name: Is not heeded: what is to be another run is another Store.
+            global_step: The step of the points; 0, if it is not given.
+
+        Raises:
+            RowError: A metric is not a number.
+        """
+        self._get_file_writer()
+        if self._send_hparams is None:
+            super().add_hparams(hparam_dict, metric_dict, name, global_step)
+        else:
+            self._send_hparams(hparam_dict, metric_dict, global_step)
+
+    def add_embedding(
+        self,
+        mat: Any,
+        metadata: Any = None,
+        label_img: Any = None,
+        global_step: int | None = None,
+        tag: str = "default",
+        metadata_header: Any = None,
+    ) -> None:
+        """Write a matrix for the projector. One of the same tag and step takes the place of an earlier one.
+
+        Raises:
+            RowError: The tag cannot name a directory.
+            StorageError: The file system refused it.
+        """
+        place = Path(self._get_file_writer().get_logdir())
+        try:
+            with self._making(), _scratch(place) as scratch:
+                writer = SummaryWriter(logdir=os.fspath(scratch), write_to_disk=False)
+                writer.add_embedding(mat, metadata, label_img, global_step, tag, metadata_header)
+                (entry,) = curvefiles.read_embeddings(scratch)
+                if entry.place is None:
+                    raise RowError(f"add_embedding: tag={tag!r} cannot name a directory")
+                curvefiles.add_embedding(place, scratch, entry)
+        except OSError as error:
+            refused = fs.refused(error, "cannot write an embedding for TensorBoard", error.filename or place)
+            if self._on_refusal is None:
+                raise refused from error
+            self._on_refusal(refused)
+
+    def purge(self, steps: Mapping[Path, int]) -> None:
+        """Have TensorBoard forget what was sent from some steps on, and go on in new files.
+
+        Args:
+            steps: The directories of event files, and the first step that is to be forgotten in each.
+        """
+        self.close()
+        self._add_purges(steps)
+        self._get_file_writer()
+        self._begin_purges()
+
+    def flush(self) -> None:
+        """Sync what was written to disk."""
+        with self._making():
+            super().flush()
+
+    def close(self) -> None:
+        """Let go of all files. The next event begins new ones."""
+        with self._making():
+            super().close()
+
+    def end(self, why: str) -> None:
+        """Close it for good: whoever kept it gets a ClosedError that says why."""
+        self._end = why
+        self.close()
 
     def _get_file_writer(self) -> Any:
+        if self._end is not None:
+            raise ClosedError(self._end)
         if self.file_writer is None:  # or was closed: tensorboardX begins a new file then
-            try:
-                self.file_writer = _FileWriter(EventFile(self.logdir, self._on_refusal))
-            except StorageError as error:
-                if self._on_refusal is None:
-                    raise
-                self._on_refusal(error)
-                return _FileWriter(_Nowhere(self.logdir))  # and the next event tries again
-            self.all_writers = {self.logdir: self.file_writer}
-            if self.purge_step is not None:
-                start = SessionLog(status=SessionLog.START)
-                for _ in range(2):  # TensorBoard takes a run's first for its beginning, and forgets nothing
-                    self.file_writer.add_event(Event(step=self.purge_step, session_log=start))
-                self.purge_step = None  # once: what comes after it is to stay
+            with self._making():  # of two threads that come here, one makes it
+                if self.file_writer is None:
+                    writer = self._begun(self.logdir)
+                    if isinstance(writer.event_writer, _Nowhere):
+                        return writer  # and the next event tries again
+                    self.all_writers = {self.logdir: writer}
+                    self.file_writer = writer
         return self.file_writer
+
+    def _writer_of(self, directory: str) -> Any:
+        """The writer of a directory below the own one."""
+        with self._making():
+            if self.all_writers is None:  # nothing can be stored
+                return self._begun(directory)
+            writer = self.all_writers.pop(directory, None) or self._begun(directory)
+            if isinstance(writer.event_writer, EventFile):
+                self.all_writers[directory] = writer  # the last one is the one that was used last
+                self._close_idle()
+            return writer
+
+    def _begun(self, directory: str) -> _FileWriter:
+        try:
+            writer = _FileWriter(EventFile(directory, self._on_refusal))
+        except StorageError as error:
+            if self._on_refusal is None:
+                raise
+            self._on_refusal(error)
+            return _FileWriter(_Nowhere(directory))
+        if (step := self._purges.get(directory)) is not None:
+            start = SessionLog(status=SessionLog.START)
+            for _ in range(2):  # TensorBoard takes a run's first for its beginning, and forgets nothing
+                writer.add_event(Event(step=step, session_log=start))
+            del self._purges[directory]  # once: what comes after it is to stay
+        return writer
+
+    def _add_purges(self, steps: Mapping[Path, int]) -> None:
+        self._purges.update({os.fspath(directory): step for directory, step in steps.items()})
+
+    def _begin_purges(self) -> None:
+        """Begin new files where something is to be forgotten: TensorBoard is told by them."""
+        for directory in list(self._purges):
+            if directory != self.logdir:
+                self._writer_of(directory)
+
+    def _making(self) -> AbstractContextManager[object]:
+        """Be the one who makes or closes files. In a forked child, a thread that is not here may have it."""
+        return self._lock if self._pid == os.getpid() else nullcontext()
+
+    def _close_idle(self) -> None:
+        """Let go of descriptors of the files that were not used for longest."""
+        files = [
+            writer.event_writer for writer in self.all_writers.values() if writer is not self.file_writer
+        ]
+        open_files = [file for file in files if file.is_open]
+        for file in open_files[:-_MOST_OPEN]:
+            file.close()
 
 
 class _Nowhere:
@@ -203,10 +380,8 @@ class _FileWriter(FileWriter):  # type: ignore[misc]
 
 
 def new_name() -> str:
-    """A name for an event file. TensorBoard reads them in the order of their names."""
-    # pid and number keep two writers apart
-    when, number = f"{time.time():017.6f}", f"{next(_files_made):06}"
-    return f"{layout.EVENT_FILES[:-1]}{when}.{socket.gethostname()}.{os.getpid()}.{number}"
+    """A name for an event file. Process and number keep two writers apart."""
+    return layout.event_file_name(time.time(), socket.gethostname(), os.getpid(), next(_files_made))
 
 
 def event_files(directory: Path) -> list[Path]:
@@ -214,16 +389,49 @@ def event_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob(layout.EVENT_FILES) if path.is_file())
 
 
-def last_steps(directory: Path) -> dict[str, int]:
-    """The last step of each tag in the event files of a directory.
+@dataclass(slots=True)
+class Drawn:
+    """What stands in the event files of a directory, without what was purged.
+
+    Attributes:
+        last: The last step of each tag.
+        rows: Of tables whose rows were sent with steps of their own: number and step of each row.
+    """
+
+    last: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def drawn(directory: Path) -> Drawn:
+    """What stands in the event files of a directory.
 
     Raises:
         OSError: One cannot be read.
     """
-    last: dict[str, int] = {}
+    seen = Drawn()
     for path in event_files(directory):
         for data in tfrecords.contents(path.read_bytes()):
-            found = events.read(data)
-            for tag in found.tags:
-                last[tag] = max(found.step, last.get(tag, found.step))
-    return last
+            event = events.read(data)
+            if event.purged_from is not None:
+                start = event.purged_from
+                seen.last = {tag: min(step, start - 1) for tag, step in seen.last.items()}
+                for table, rows in seen.rows.items():
+                    seen.rows[table] = [(row, step) for row, step in rows if step < start]
+            for tag in event.tags:
+                seen.last[tag] = max(event.step, seen.last.get(tag, event.step))
+            if event.row is not None:
+                table, row = event.row
+                seen.rows[table].append((row, event.step))
+    return seen
+
+
+@contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """A directory for unfinished files, beside where they are to go."""
+    for path in place.glob(f"{layout.TEMPORARY_PREFIX}*.d"):
+        shutil.rmtree(path, ignore_errors=True)  # of one that was killed
+    path = fs.temporary_beside(place / "embedding").with_suffix(".d")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

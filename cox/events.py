@@ -30,24 +30,33 @@ SUMMARY_TYPES = ("audio", "figure", "histogram", "image", "images", "scalar", "t
 _TAG = "tag"
 #: The tag under which the HParams plugin looks for a run's parameters.
 _SESSION_START = "_hparams_/session_start_info"
+#: The tag of a summary for cox alone, which says of which row the others of its event are.
+_ROW = "_cox_/row"
+_PLUGIN = "cox"
+#: What TensorBoard shows to nobody.
+_UNSEEN = (_SESSION_START, _ROW)
 
 
-def add_scalars(writer: SummaryWriter, points: Mapping[str, float | None], step: int) -> None:
-    """Write one point for each tag; None is no point.
-
-    Args:
-        writer: Where to.
-        points: Tags to values.
-        step: The step of all of them.
-    """
+def scalars(points: Mapping[str, float | None]) -> Values:
+    """Make one point for each tag; None is not a point."""
     from tensorboardX.proto.summary_pb2 import Summary
 
-    values = [
+    return [
         Summary.Value(tag=tag, simple_value=float(value))
         for tag, value in points.items()
         if value is not None
     ]
-    add(writer, values, step)
+
+
+def row_mark(table: str, row: int) -> Values:
+    """Make what says of which row the other summaries of an event are, where the step does not.
+
+    TensorBoard has no plugin of this name, and shows nothing of it.
+    """
+    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+
+    plugin = SummaryMetadata.PluginData(plugin_name=_PLUGIN, content=f"{row} {table}".encode())
+    return [Summary.Value(tag=_ROW, metadata=SummaryMetadata(plugin_data=plugin))]
 
 
 def add(writer: SummaryWriter, values: Values, step: int) -> None:
@@ -55,7 +64,7 @@ def add(writer: SummaryWriter, values: Values, step: int) -> None:
 
     Args:
         writer: Where to.
-        values: What `record` returned.
+        values: What `scalars`, `record` or `hparams` returned.
         step: The step of all of them.
     """
     from tensorboardX.proto.summary_pb2 import Summary
@@ -98,6 +107,7 @@ class Found:
         scalars: Tags and values of those that are scalars.
         purged_from: The step from which on earlier points do not count; None if they do.
         has_hparams: Whether it has the parameters for the HParams tab.
+        row: The table and the number of the row that it shows, if it says so; see `row_mark`.
     """
 
     step: int
@@ -106,6 +116,7 @@ class Found:
     scalars: list[tuple[str, float]]
     purged_from: int | None
     has_hparams: bool
+    row: tuple[str, int] | None
 
 
 def read(data: bytes) -> Found:
@@ -117,11 +128,20 @@ def read(data: bytes) -> Found:
     return Found(
         int(event.step),
         float(event.wall_time),
-        [value.tag for value in event.summary.value if value.tag != _SESSION_START],
+        [value.tag for value in event.summary.value if value.tag not in _UNSEEN],
         [(value.tag, float(value.simple_value)) for value in event.summary.value if _is_scalar(value)],
         int(event.step) if purges else None,
         any(value.tag == _SESSION_START for value in event.summary.value),
+        next(filter(None, map(_marked_row, event.summary.value)), None),
     )
+
+
+def _marked_row(value: Any) -> tuple[str, int] | None:
+    plugin = value.metadata.plugin_data
+    if value.tag != _ROW or plugin.plugin_name != _PLUGIN:
+        return None
+    row, _, table = plugin.content.partition(b" ")
+    return (table.decode(errors="replace"), int(row)) if row.isdigit() and len(row) < 20 else None
 
 
 def without(data: bytes, drop: Callable[[str, int], bool]) -> bytes | None:

@@ -37,7 +37,8 @@ def redraw(
     """Send the rows of a run to TensorBoard again, as far as their points are not there any more.
 
     Columns that `log_table_and_tb` has sent are known by the points that are left: each stands at the number
-    of a row, and has its value. A curve with any other point is somebody else's, and is left alone.
+    of a row, and has its value. A curve with any other point is somebody else's, and is left alone, as are
+    those of tables whose rows were sent with a step.
 
     Args:
         path: The run's directory.
@@ -71,6 +72,8 @@ def redraw(
             there = drawn[run.events_dir(rank)]
             again: dict[str, dict[int, _Point]] = {}
             for table, own in tables:
+                if table.name in there.stepped:
+                    continue
                 for tag, wanted in _points_of(now, table, own):
                     if is_new and table.name == metadata.METADATA:
                         continue
@@ -94,11 +97,13 @@ class _Drawn:
     Attributes:
         is_used: Whether there is anything to be seen.
         has_hparams: Whether the HParams tab knows the run.
+        stepped: The tables of which rows were sent with a step of their own.
     """
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.is_used = self.has_hparams = False
+        self.stepped: set[str] = set()
         self._points: dict[str, dict[int, _Point]] = defaultdict(dict)
         #: Of each tag the first step that comes again, or after one beyond it: there the curve goes back.
         self._back: dict[str, int] = {}
@@ -108,6 +113,8 @@ class _Drawn:
                 found = events.read(data)
                 self.is_used |= bool(found.tags)
                 self.has_hparams |= found.has_hparams
+                if found.row is not None:
+                    self.stepped.add(found.row[0])
                 if found.purged_from is not None:
                     for tag, points in self._points.items():
                         for step in [step for step in points if step >= found.purged_from]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from cox import ending, events, lifecycle
-from cox.curves import Curves
+from cox.curves import Curves, whole_step
 from cox.errors import (
     ClosedError,
     CoxError,
@@ -308,21 +308,25 @@ class Store:
                 logged next.
             column: The column that counts steps.
             purge_tensorboard: Whether TensorBoard is to forget the points from there on as well: from that
-                row on, or, where it has curves besides those of tables' rows, from `step` on. Its slower
-                loader forgets those of all tags; pass False for a table that counts otherwise.
+                row on, wherever it stands, or, in a directory with other curves than those of tables' rows,
+                from `step` on. Its slower loader forgets those of all tags of a directory; pass False for a
+                table that counts otherwise.
 
         Raises:
             RewindError: The table has not so many rows, or no such column.
             StorageError: The file system refused something.
         """
         table = self.get_table(table_name)
-        drawn = self._curves.last_steps() if purge_tensorboard else {}
-        # what log_table_and_tb has sent is numbered by rows, whatever the table counts
-        rows = {f"{name}/{own}": each.nrows for name, each in self._tables.items() for own in each.schema}
-        by_row = all(last <= rows.get(tag, -1) for tag, last in drawn.items())
+        sent = self._curves.drawn() if purge_tensorboard else {}
+        # what log_table_and_tb has sent without a step is numbered by rows, whatever the table counts
+        tags = {
+            f"{name}/{column_name}": (name, each.nrows)
+            for name, each in self._tables.items()
+            for column_name in each.schema
+        }
         left = table.rewind(nrows, step=step, column=column)
-        if drawn:
-            self._curves.purge(left if step is None or by_row else step)
+        if purge_tensorboard:
+            self._curves.rewind(sent, table_name, left, step, tags)
 
     # --- TensorBoard
 
@@ -342,21 +346,28 @@ class Store:
         return self.tensorboard
 
     def log_table_and_tb(
-        self, table_name: str, update_dict: Mapping[str, Any], summary_type: str = "scalar"
+        self,
+        table_name: str,
+        update_dict: Mapping[str, Any],
+        summary_type: str = "scalar",
+        *,
+        step: int | None = None,
     ) -> None:
         """Update a table's working row, and send the same values to TensorBoard.
 
-        The tag is `table/column`, the step is the number of rows flushed so far. It does not flush.
+        The tag is `table/column`. It does not flush.
 
         Args:
             table_name: The table.
             update_dict: Column names to values.
             summary_type: Which `add_…` of the SummaryWriter takes them: 'scalar', 'histogram', 'text',
                 'image', 'images', 'figure', 'audio' or 'video'. A missing value is not shown.
+            step: Where TensorBoard shows the values; by default the number of rows flushed so far. The table
+                gets nothing of it.
 
         Raises:
-            RowError: A column or the summary type is unknown, or a value cannot be converted, or cannot be
-                shown so. Neither the table nor TensorBoard got anything, of the other columns either.
+            RowError: A column or the summary type is unknown, a value cannot be converted or shown so, or the
+                step is not a whole number. Neither the table nor TensorBoard got anything.
         """
         table = self.get_table(table_name)
         if table._is_given_up():
@@ -366,8 +377,9 @@ class Store:
                 f"summary_type={summary_type!r}: choose one of {list(events.SUMMARY_TYPES)}; for anything "
                 "else, call the method of store.tensorboard, and update_row for the table"
             )
+        at = None if step is None else whole_step(step)
         with table._tolerating(), table._prepared(update_dict) as cells:
-            self._curves.add_row(table_name, table.nrows, update_dict, cells, summary_type)
+            self._curves.add_row(table_name, table.nrows, update_dict, cells, summary_type, at)
 
     def log_hparams(
         self,

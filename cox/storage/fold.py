@@ -12,7 +12,7 @@ from collections.abc import Container
 
 from cox.errors import RunInUseError
 from cox.schema import FILE_KINDS
-from cox.storage import claims, fs, hdf5, journal, layout, snapshot
+from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, snapshot
 
 _log = logging.getLogger("cox")
 
@@ -97,7 +97,7 @@ def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
 
 
 def _remove_events(run: layout.RunLayout, live: Container[str]) -> None:
-    """Remove TensorBoard's event files of writers that are not at it, and nothing that is none of them."""
+    """Remove what writers that are not at it have sent to TensorBoard, and nothing else that is there."""
     if run.tensorboard_dir.is_symlink():  # to a place that others may have made
         return
     places = {run.tensorboard_dir: {layout.MAIN_WRITER, layout.writer_name(0)}}
@@ -105,9 +105,7 @@ def _remove_events(run: layout.RunLayout, live: Container[str]) -> None:
         places[path] = {path.name}
     for place, writers in places.items():
         if not place.is_symlink() and not any(writer in live for writer in writers):
-            for path in place.glob(layout.EVENT_FILES):
-                if path.is_file():
-                    fs.unlink(path)
+            curvefiles.remove(place)
 
 
 def _settle(content: hdf5.StoreFile) -> None:

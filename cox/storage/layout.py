@@ -39,6 +39,8 @@ _PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
 _WRITER = r"main|rank-[0-9]{1,18}"
 _WRITER_NAME = re.compile(_WRITER)
 _JOURNAL_NAME = re.compile(rf"({_WRITER})-([0-9a-f]{{8}})\.log")
+# seconds, host, process and number; those that tensorboardX and torch make are named otherwise
+_OWN_EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{10}\.\d{6}\..*\.\d+\.\d{6}(\.redrawn)*", re.DOTALL)
 # PyTables keeps these names for itself; pandas puts its rows into a child called `table`.
 _RESERVED_NODE = re.compile(r"_[cfgv]_|_i_|_p_")
 _RESERVED_PARTS = frozenset({"", ".", "..", "table", "_cox"})
@@ -132,6 +134,16 @@ def parse_journal_name(name: str) -> tuple[str, int] | None:
     """Writer and salt of a journal's file name; None for a name that is no journal's."""
     match = _JOURNAL_NAME.fullmatch(name)
     return (match[1], int(match[2], 16)) if match else None
+
+
+def event_file_name(when: float, host: str, pid: int, number: int) -> str:
+    """The name of an event file, which sorts by the time that it was begun: so TensorBoard reads them."""
+    return f"{EVENT_FILES[:-1]}{when:017.6f}.{host}.{pid}.{number:06}"
+
+
+def is_own_event_file(name: str) -> bool:
+    """Whether an event file is one that cox made."""
+    return _OWN_EVENT_FILE.fullmatch(name) is not None
 
 
 def payload_name(uid: str, checksum: int) -> str:

@@ -178,8 +178,6 @@ class TableEvents(Scratch):
             return
         if made.file is None:
             made.file = EventFile(os.fspath(self.path / name))
-        else:
-            made.file.reopen()
         try:
             if params:
                 made.file.add_event(events.of_values(events.hparams(params), 0, time.time()))

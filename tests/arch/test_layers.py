@@ -22,6 +22,7 @@ FLOORS: list[set[str]] = [
     {
         "cox.storage.claims",
         "cox.storage.columns",
+        "cox.storage.curvefiles",
         "cox.storage.journal",
     },
     {"cox.storage.bulk", "cox.storage.hdf5", "cox.storage.rowcode"},

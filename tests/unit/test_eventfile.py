@@ -94,7 +94,7 @@ def test_purging_forgets_what_came_from_that_step_on(tmp_path: Path) -> None:
     for step in range(6):
         first.add_scalar("x", step, step)
     first.close()
-    second = RunSummaryWriter(str(tmp_path), purge_step=3)
+    second = RunSummaryWriter(str(tmp_path), purges={tmp_path: 3})
     second.add_scalar("x", 30, 3)
     second.close()
     assert points(tmp_path) == {"x": [(0, 0), (1, 1), (2, 2), (3, 30)]}
