@@ -15,7 +15,6 @@ from cox.store import Store
 from cox.tensorboard_view import links, logdir
 from cox.view.selection import Selection
 from cox.view.tables import TableEvents
-from tests.conftest import PATIENCE
 from tests.viewer import Viewer
 
 RELOAD = ("--port", "0", "--", "--reload_interval", "1")
@@ -40,7 +39,7 @@ def test_the_server_ends_when_cox_tensorboard_is_killed(out: Path, tmp_path: Pat
         assert view.server_processes()
         view.process.kill()
         view.end()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 60
         while view.server_processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert view.server_processes() == []
