@@ -358,7 +358,7 @@ class Table:
             )
         working, before = self._working, state.nrows
         try:
-            state.append(tuple(self._finished(row.get(c.name)) for c in columns) + state.writer.tail)
+            state.append(tuple(self._finished(row.get(c.name)) for c in columns))
         finally:
             if state.nrows > before:  # also where the fold after it was interrupted
                 _discard(cell for name, cell in working.items() if row.get(name) is not cell)

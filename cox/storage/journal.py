@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import msgspec
 
 from cox.errors import FormatVersionError
-from cox.schema import Schema
+from cox.schema import Column, Schema
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ HEADER_1 = MAGIC + struct.pack("<H", 1)
 _PREFIX = MAGIC + struct.pack("<H", VERSION)
 MARK = b"\xc0\xc5"
 
-ROW, TABLE, REWIND = range(3)
+ROW, TABLE, REWIND, COLUMN = range(4)
 
 _head = struct.Struct("<2sII")
 HEAD_SIZE = _head.size
@@ -156,6 +156,15 @@ class JournalWriter:
         if values is None:
             return self._put_all([declared, declared], seq, table, row)
         return self._put_all([declared, declared, [ROW, table_id, row, *values]], seq, table, row + 1)
+
+    def append_column(self, table_id: int, column: Column, table: Counted) -> int:
+        """Add a column to a table that this journal has declared: the last cell of rows from now on.
+
+        So each column costs what it says of itself, and not the table's whole declaration again. Returns as
+        `append_row` does.
+        """
+        record = [COLUMN, table_id, column.name, column.kind, column.nullable]
+        return self._put_all([record, record], self.next_seq, table, table.nrows)  # twice, as a declaration
 
     def append_rewind(self, name: str, nrows: int, table: Counted) -> int:
         """Drop this writer's rows of a table from number `nrows` on, folded or not. As `append_row`."""

@@ -36,7 +36,7 @@ def never(data: Any) -> bool:
 
 
 def compile_append(
-    state: TableState, table_id: int, columns: Sequence[Column], tail: tuple[int, ...]
+    state: TableState, table_id: int, columns: Sequence[Column], tail: tuple[int, ...], tail_at: int
 ) -> Append:
     """Make the fast way of a table.
 
@@ -44,7 +44,8 @@ def compile_append(
         state: The table.
         table_id: The number under which its journal has declared it.
         columns: The columns that rows are given for, in the journal's order.
-        tail: Cells that are the same in every row, behind the others.
+        tail: Cells that are the same in every row.
+        tail_at: Before which of the others they stand.
 
     Column names are handed over as values: nothing that a user chose gets into the code.
     """
@@ -65,7 +66,7 @@ def compile_append(
         check = f"type(c{at}) is T{at}" + (f" and c{at} <= HIGH" if column.kind == "int" else "")
         checks.append(f"(c{at} is None or {check})" if column.nullable else check)
         cells.append(f"c{at}")
-    cells += [str(int(cell)) for cell in tail]
+    cells[tail_at:tail_at] = [str(int(cell)) for cell in tail]
     source = f"""
 def append(data):
     if type(data) is not dict:

@@ -260,8 +260,8 @@ class _Replay:
                             _cut(self._content, name, log.writer, number, gone=settled[name] - number)
                             settled[name] = number
                         self._row(pending, state["rows"], record)
-                elif kind == journal.TABLE:
-                    _declare(pending, record, fresh=fresh)
+                elif kind in _DECLARATIONS:
+                    _DECLARATIONS[kind](pending, record, fresh=fresh)
                 elif kind == journal.REWIND and fresh:
                     name, keep = record[2], int(record[3])
                     _drop_pending(pending, name, keep)
@@ -271,7 +271,7 @@ class _Replay:
                     state["rows"][name] = keep
                 if fresh:
                     expected = seq + 1
-                if kind not in (journal.ROW, journal.TABLE, journal.REWIND):
+                if kind not in (journal.ROW, journal.REWIND, *_DECLARATIONS):
                     self._damaged(log, f"a record of kind {kind}, which this cox does not know")
             except (LookupError, TypeError, ValueError, OverflowError) as error:
                 self._damaged(log, f"a record makes no sense: {error}")
@@ -327,7 +327,8 @@ class _Replay:
         merged = merge_schemas(whole.schema, table.columns)
         if self._is_wanted(name):
             part = table.part or self._part(table, log)
-            whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
+            if _of_other_kind(whole.schema, merged):
+                whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
             self._snapshot.payloads += _payloads(part, table.columns)
             if part.nrows:
                 whole.parts.append(widened(part, Schema(table.columns), merged))
@@ -369,8 +370,8 @@ def _replayed(rows: bulk.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pendin
                 if (rows.number[chosen] != np.arange(first, first + len(chosen))).any():
                     raise ValueError("rows are lost")
                 table.chosen.append(chosen)
-        if record[0] == journal.TABLE:
-            _declare(pending, record, fresh=at >= fresh)
+        if record[0] in _DECLARATIONS:
+            _DECLARATIONS[record[0]](pending, record, fresh=at >= fresh)
         elif record[0] == journal.REWIND and at >= fresh:
             name, keep = record[2], record[3]
             if type(name) is not str or type(keep) is not int or not 0 <= keep <= nrows.get(name, 0):
@@ -410,6 +411,19 @@ def _declare(pending: dict[int, _Pending], record: list[Any], *, fresh: bool) ->
     if table_id not in pending:  # written twice
         schema = Schema.from_json(columns)
         pending[table_id] = _Pending(layout.check_table_name(name), list(schema), fresh)
+
+
+def _add_column(pending: dict[int, _Pending], record: list[Any], *, fresh: bool) -> None:
+    """One column more: rows of the table before this record are shorter by its cell."""
+    _, _, table_id, *column = record
+    table, (added,) = pending[table_id], Schema.from_json([column])
+    if all(known.name != added.name for known in reversed(table.columns)):  # written twice
+        table.columns.append(added)
+        table.fresh |= fresh
+
+
+#: The records that say what a table's rows are made of.
+_DECLARATIONS = {journal.TABLE: _declare, journal.COLUMN: _add_column}
 
 
 def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:
@@ -472,12 +486,17 @@ def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
     return old if made == old else made
 
 
+def _of_other_kind(before: Schema, after: Schema) -> list[tuple[Column, Column]]:
+    """The columns of both that are of another kind in `after`."""
+    pairs = ((known, after.get(known.name)) for known in before)
+    return [(known, column) for known, column in pairs if column is not None and column.kind != known.kind]
+
+
 def widened(part: Part, before: Schema, after: Schema) -> Part:
     """The part with its values in the kinds of `after`, where they are other than those of `before`."""
     changed: dict[str, Array] = {}
-    for column in after:
-        known = before.get(column.name)
-        if known is None or known.kind == column.kind or column.name not in part.values:
+    for known, column in _of_other_kind(before, after):
+        if column.name not in part.values:
             continue
         values = values_of(part, known)
         if column.kind == "str":

@@ -32,11 +32,22 @@ class TableState:
         name: The table's name.
         schema: Its columns, with `rank` at the end where the writer is one of several.
         nrows: How many rows of it this writer flushed.
+        declared: How many columns, but for `rank`, it had when the journal declared it.
         in_run: Whether it has a flushed row, and so is part of the run.
         append_plain: Journals a row that needs no conversion, and returns whether it was such a row.
     """
 
-    __slots__ = ("append_plain", "generation", "id", "in_run", "name", "nrows", "schema", "writer")
+    __slots__ = (
+        "append_plain",
+        "declared",
+        "generation",
+        "id",
+        "in_run",
+        "name",
+        "nrows",
+        "schema",
+        "writer",
+    )
 
     def __init__(self, writer: RunWriter, name: str, schema: Schema, nrows: int, *, in_run: bool) -> None:
         self.writer = writer
@@ -49,6 +60,7 @@ class TableState:
     def forget_declaration(self) -> None:
         """Have the next row declare the table: it is not declared in the journal to come."""
         self.id = self.generation = -1
+        self.declared = 0
         self.append_plain: rowcode.Append = rowcode.never
 
     def check_current(self) -> None:
@@ -65,7 +77,7 @@ class TableState:
             )
 
     def append(self, values: tuple[Any, ...]) -> None:
-        """Journal one row: a value for each column, None where it is missing.
+        """Journal one row: a value for each column but `rank`, None where it is missing.
 
         Raises:
             StorageError: The file system refused it; the row is not in the run.
@@ -74,9 +86,11 @@ class TableState:
         with writer.lock:
             try:
                 while not (
-                    writer.declare(self, values, self.schema)
+                    writer.declare(self, values)
                     if self.generation != writer.journal.generation
-                    else writer.journal.append_row(self.id, values, self)
+                    else writer.journal.append_row(
+                        self.id, with_tail(values, writer.tail, self.declared), self
+                    )
                 ):
                     self.check_current()
             except OSError as error:
@@ -87,6 +101,16 @@ class TableState:
     def refusal(self, error: OSError) -> Exception:
         """The error to raise for a row that was not written."""
         return self.writer.refusal(error, f"cannot write a row of table {self.name!r}")
+
+
+def with_tail(values: tuple[Any, ...], tail: tuple[int, ...], declared: int) -> tuple[Any, ...]:
+    """The cells of a row as they are journalled: `rank` stands before the columns that were added later.
+
+    The row may have been made before the declaration, which a signal handler has widened since.
+    """
+    if not tail:
+        return values
+    return (*values[:declared], *(None,) * (declared - len(values)), *tail, *values[declared:])
 
 
 class RunWriter:
@@ -160,21 +184,35 @@ class RunWriter:
                 )
             return known
 
-    def declare(self, table: TableState, values: tuple[Any, ...] | None, schema: Schema) -> int:
+    def declare(self, table: TableState, values: tuple[Any, ...] | None, column: Column | None = None) -> int:
         """Journal a table's declaration, together with its next row. The caller holds the lock.
 
+        Args:
+            table: The table.
+            values: The row: a value for each column but `rank`.
+            column: A column that it gets with this declaration.
+
         Returns:
-            As `JournalWriter.append_table`.
+            As `JournalWriter.append_table`; 0 also if a signal handler added a column meanwhile.
         """
         self._check_usable()
         table.check_current()
         number, self._ids = self._ids, self._ids + 1  # used up even if the write fails
-        append = rowcode.compile_append(table, number, self.own_columns(schema), self.tail)
+        before = table.schema
+        schema = before if column is None else self._with_rank(table.name, before.with_column(column))
+        columns = self.own_columns(schema)
+        append = rowcode.compile_append(table, number, columns, self.tail, len(columns))
         generation = self.journal.generation
-        size = self.journal.append_table(number, table.name, schema, values, table)
+        row = None if values is None else with_tail(values, self.tail, len(columns))
+        size = self.journal.append_table(number, table.name, schema, row, table)
+        # no call from here on, so that no signal handler comes between
         if size:
             table.in_run = True
-            table.id, table.generation, table.append_plain = number, generation, append
+            if table.schema is before:
+                table.schema, table.declared = schema, len(columns)
+                table.id, table.generation, table.append_plain = number, generation, append
+            elif column is not None:
+                return 0
         return size
 
     def add_column(self, table: TableState, column: Column) -> None:
@@ -193,16 +231,33 @@ class RunWriter:
                 raise SchemaError(
                     f"table {table.name!r} has a column {column.name!r} of another type already"
                 )
-            schema = self._with_rank(table.name, table.schema.with_column(column))
-            if table.in_run:
-                try:
-                    while not self.declare(table, None, schema):
-                        pass  # overtaken by a signal handler that logs
-                except OSError as error:
-                    raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
-            else:  # the next row declares it, also where one was declared and all its rows were rewound
-                table.forget_declaration()
-            table.schema = schema
+            try:
+                while column.name not in table.schema and not self._journal_column(table, column):
+                    pass  # overtaken by a signal handler that logs
+            except OSError as error:
+                raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
+
+    def _journal_column(self, table: TableState, column: Column) -> int:
+        """Journal that a table has a column more. Returns as `declare`."""
+        if not table.in_run:  # the next row declares it, also where all its rows were rewound
+            table.forget_declaration()
+            table.schema = self._with_rank(table.name, table.schema.with_column(column))
+            return 1
+        if table.generation != self.journal.generation:
+            return self.declare(table, None, column)
+        self._check_usable()
+        table.check_current()
+        before, number, generation, declared = table.schema, table.id, table.generation, table.declared
+        schema = self._with_rank(table.name, before.with_column(column))
+        append = rowcode.compile_append(table, number, self.own_columns(schema), self.tail, declared)
+        table.forget_declaration()  # a signal handler that logs now does so under another number
+        size = self.journal.append_column(number, column, table)
+        # no call from here on, as in `declare`
+        if not size or table.schema is not before or table.generation != -1:
+            return 0
+        table.schema, table.declared = schema, declared
+        table.id, table.generation, table.append_plain = number, generation, append
+        return size
 
     def rewind(self, table: TableState, nrows: int) -> None:
         """Drop this writer's rows of a table from number `nrows` on.
@@ -362,7 +417,9 @@ class RunWriter:
         if self._journals_left() and not self._others_live():
             try:
                 fold.fold(self.run, own=self.journal)
-            except OSError as error:
+            except (OSError, RuntimeError, ValueError, LookupError, MemoryError) as error:
+                if isinstance(error, CoxError) and not isinstance(error, OSError):
+                    raise  # what cannot be read; else the rows are safe where they are, and the run goes on
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
         return self._learn_tables()
 

@@ -44,6 +44,8 @@ from cox.storage.hdf5.content import (
 MISSING_TEXT = "\x15cox:missing"
 #: Above so many columns, one HDF5 field for each would not fit PyTables; they share one by kind.
 _MOST_FIELDS = 400
+#: HDF5 keeps the description of all fields in one message of less than 64 KB: each one's name and type.
+_MOST_FIELD_BYTES, _FIELD_TYPE_BYTES = 60_000, 48
 _CHUNK_BYTES = 256 * 1024
 #: Integers beyond this are not all floats.
 EXACT_FLOAT = 2**53
@@ -189,7 +191,8 @@ def _text_width(table: TableData, column: Column, placeholder: str) -> int:
 
 
 def _fields(schema: Schema, bases: dict[str, np.dtype[Any]]) -> list[_Field]:
-    if len(schema) <= _MOST_FIELDS:
+    described = sum(len(column.name.encode()) + _FIELD_TYPE_BYTES for column in schema)
+    if len(schema) <= _MOST_FIELDS and described <= _MOST_FIELD_BYTES:
         made = []
         for number, column in enumerate(schema):
             is_plain = layout.is_plain_field(column.name)
