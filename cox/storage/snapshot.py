@@ -319,12 +319,12 @@ class _Replay:
         name, content = table.name, self._content
         whole = content.tables.get(name)
         if whole is None:
-            whole = content.tables[name] = TableData(name, Schema(table.columns))
+            whole = content.tables[name] = TableData(name, Schema(_rank_last(table.columns, log.writer)))
         width = len(table.columns)
         if any(len(record) - 4 > width for record in table.rows):
             self._damaged(log, f"table {name!r}: the declaration of a column is lost, and with it its cells")
         content.nrows[name] = content.nrows.get(name, 0) + table.nrows
-        merged = merge_schemas(whole.schema, table.columns)
+        merged = merge_schemas(whole.schema, _rank_last(table.columns, log.writer))
         if self._is_wanted(name):
             part = table.part or self._part(table, log)
             if _of_other_kind(whole.schema, merged):
@@ -411,6 +411,16 @@ def _declare(pending: dict[int, _Pending], record: list[Any], *, fresh: bool) ->
     if table_id not in pending:  # written twice
         schema = Schema.from_json(columns)
         pending[table_id] = _Pending(layout.check_table_name(name), list(schema), fresh)
+
+
+def _rank_last(columns: list[Column], writer: str) -> list[Column]:
+    """The columns as they are shown: of a rank's rows, those added later stand before `rank`."""
+    if writer == layout.MAIN_WRITER:
+        return columns
+    return [
+        *(column for column in columns if column != _RANK),
+        *(column for column in columns if column == _RANK),
+    ]
 
 
 def _add_column(pending: dict[int, _Pending], record: list[Any], *, fresh: bool) -> None:
