@@ -23,6 +23,7 @@ def fold(
     own: journal.JournalWriter | None = None,
     durable: bool = True,
     patience: float = claims.PATIENCE,
+    adopt: bool = False,
 ) -> snapshot.Snapshot:
     """Fold all journals of a run into its store file.
 
@@ -32,6 +33,8 @@ def fold(
             that it appends to. Journals of other writers go only if their writers are gone.
         durable: Whether the new file is to survive the machine before the journals go.
         patience: How long to wait for another fold of this run, in seconds.
+        adopt: Whether rows that another program appended to the store file are the sole writer's from now on.
+            Nobody writes meanwhile: that writer's rows are numbered anew.
 
     Returns:
         What the store file holds now.
@@ -40,11 +43,15 @@ def fold(
         OSError: The new file could not be written; the run is as it was.
     """
     with claims.exclusive(run.fold_lock, patience=patience):
-        return fold_locked(run, own=own, durable=durable)
+        return fold_locked(run, own=own, durable=durable, adopt=adopt)
 
 
 def fold_locked(
-    run: layout.RunLayout, *, own: journal.JournalWriter | None = None, durable: bool = True
+    run: layout.RunLayout,
+    *,
+    own: journal.JournalWriter | None = None,
+    durable: bool = True,
+    adopt: bool = False,
 ) -> snapshot.Snapshot:
     """As `fold`, for who holds the fold's lock already."""
     now = snapshot.read(run)
@@ -53,7 +60,8 @@ def fold_locked(
     if now.damage:
         _keep_damaged(run, now.journals)
     _log_torn(run, now.journals, own)
-    if any(log.damage or not log.is_empty for log in now.journals):
+    adopted = adopt and snapshot.adopt_rows(now.content)
+    if adopted or any(log.damage or not log.is_empty for log in now.journals):
         if durable:
             _sync_payloads(run, now.payloads)
         now.content.folded_bytes += sum(log.size for log in now.journals)

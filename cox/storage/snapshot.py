@@ -180,6 +180,23 @@ def own_rows(content: hdf5.StoreFile, writer: str) -> dict[str, int]:
     return dict(content.nrows)
 
 
+def uncounted_rows(content: hdf5.StoreFile) -> dict[str, int]:
+    """How many rows of each table no writer has written: another program appended them to the store file."""
+    if not content.writers:
+        return {}
+    counted = {name: sum(w["rows"].get(name, 0) for w in content.writers.values()) for name in content.nrows}
+    return {name: rows - counted[name] for name, rows in content.nrows.items() if rows > counted[name]}
+
+
+def adopt_rows(content: hdf5.StoreFile) -> bool:
+    """Count such rows as the sole writer's. Returns whether there are any."""
+    uncounted = uncounted_rows(content)
+    rows = content.writers.setdefault(layout.MAIN_WRITER, {"seq": 0, "rows": {}})["rows"] if uncounted else {}
+    for name, more in uncounted.items():
+        rows[name] = rows.get(name, 0) + more
+    return bool(uncounted)
+
+
 @dataclass(slots=True)
 class _Pending:
     """A table as one journal tells it: its columns, and rows that are not in the store file.

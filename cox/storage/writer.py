@@ -412,11 +412,14 @@ class RunWriter:
         self._sweep()
         if empty.is_empty(self.run.store_file) and not self._journals_left():
             return 0
-        from cox.storage import fold
+        from cox.storage import fold, snapshot
 
-        if self._journals_left() and not self._others_live():
+        adopt = self.rank is None and bool(
+            snapshot.uncounted_rows(snapshot.read(self.run, rows=False).content)
+        )
+        if (adopt or self._journals_left()) and not self._others_live():
             try:
-                fold.fold(self.run, own=self.journal)
+                fold.fold(self.run, own=self.journal, adopt=adopt)
             except (OSError, RuntimeError, ValueError, LookupError, MemoryError) as error:
                 if isinstance(error, CoxError) and not isinstance(error, OSError):
                     raise  # what cannot be read; else the rows are safe where they are, and the run goes on

@@ -209,3 +209,36 @@ def test_upstreams_clean_dict_takes_numbers_out_of_arrays() -> None:
     }
     with pytest.raises(KeyError):
         _clean_dict({"unknown": 1}, schema)
+
+
+def append_with_pandas(path: Path, steps: list[int]) -> None:
+    with pd.HDFStore(str(path), "a") as file:
+        begin = file.get_storer("t").nrows
+        index = range(begin, begin + len(steps))
+        file.append("t", pd.DataFrame({"step": steps}, index=index), data_columns=True, index=False)
+
+
+def test_nrows_counts_rows_that_another_program_appended(out: Path) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("t", {"step": int})
+        for step in range(3):
+            table.append_row({"step": step})
+    append_with_pandas(out / "run" / "store.h5", [3, 4])
+    with Store(out, "run", mode="r") as store:
+        assert store["t"].nrows == 5
+    with Store(out, "run") as store:
+        table = store["t"]
+        assert table.nrows == len(table.df) == 5
+        table.append_row({"step": 5})
+        assert table.nrows == 6
+        assert table.df["step"].tolist() == [0, 1, 2, 3, 4, 5]
+        store.rewind("t", step=4)
+        assert table.nrows == 4
+        assert table.df["step"].tolist() == [0, 1, 2, 3]
+    append_with_pandas(out / "run" / "store.h5", [4])
+    store = Store(out, "run")
+    store["t"].append_row({"step": 5})
+    store.rewind("t", nrows=5)
+    store._writer.abandon()  # type: ignore[union-attr] # as dead as a process can be in here
+    with Store(out, "run", mode="r") as store:
+        assert store["t"].df["step"].tolist() == [0, 1, 2, 3, 4]
