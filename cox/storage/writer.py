@@ -13,11 +13,14 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cox.errors import ClosedError, CoxError, ForkError, RewindError, SchemaError
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
 from cox.storage import claims, empty, fs, journal, layout, rowcode, runinfo
+
+if TYPE_CHECKING:
+    from cox.storage.snapshot import Snapshot
 
 _log = logging.getLogger("cox")
 
@@ -414,23 +417,23 @@ class RunWriter:
             return 0
         from cox.storage import fold, snapshot
 
-        adopt = self.rank is None and bool(
-            snapshot.uncounted_rows(snapshot.read(self.run, rows=False).content)
-        )
-        if (adopt or self._journals_left()) and not self._others_live():
+        now = None if self._journals_left() else snapshot.read(self.run, rows=False)
+        adopt = self.rank is None
+        if (now is None or (adopt and snapshot.uncounted_rows(now.content))) and not self._others_live():
+            now = None
             try:
                 fold.fold(self.run, own=self.journal, adopt=adopt)
             except (OSError, RuntimeError, ValueError, LookupError, MemoryError) as error:
                 if isinstance(error, CoxError) and not isinstance(error, OSError):
                     raise  # what cannot be read; else the rows are safe where they are, and the run goes on
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
-        return self._learn_tables()
+        return self._learn_tables(now)
 
-    def _learn_tables(self) -> int:
-        """Learn which tables the run has. Returns the next sequence number."""
+    def _learn_tables(self, now: Snapshot | None = None) -> int:
+        """Learn which tables the run has, from `now` if it was read. Returns the next sequence number."""
         from cox.storage import snapshot
 
-        now = snapshot.read(self.run, rows=False)
+        now = now or snapshot.read(self.run, rows=False)
         own = snapshot.own_rows(now.content, self.name)
         for name, table in now.tables.items():
             schema = self._with_rank(name, table.schema)
