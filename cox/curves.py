@@ -24,7 +24,7 @@ class Curves:
     """The event files of one writer of a run. The first is made when something is sent.
 
     Args:
-        run: The run.
+        run: Gives the run, which may be moved.
         rank: The writer's number, where several write it.
         parameters: Gives the run's parameters, as far as there are any yet.
         lock: Gives the lock of who writes the run, or raises if nobody may.
@@ -33,19 +33,27 @@ class Curves:
 
     def __init__(
         self,
-        run: layout.RunLayout,
+        run: Callable[[], layout.RunLayout],
         rank: int | None,
         *,
         parameters: Callable[[], Mapping[str, Any]],
         lock: Callable[[], AbstractContextManager[Any]],
         warns: bool,
     ) -> None:
-        self._run = run.root
-        self._place = run.events_dir(rank)
+        self._layout, self._rank = run, rank
         self._is_first = not rank
         self._parameters, self._lock, self._warns = parameters, lock, warns
         self._writer: RunSummaryWriter | None = None
         self._told: dict[str, bool | float | str] | None = None  # the parameters, once they were sent
+
+    @property
+    def _run(self) -> Path:
+        """Where the run is by now."""
+        return self._layout().root
+
+    @property
+    def _place(self) -> Path:
+        return self._layout().events_dir(self._rank)
 
     @property
     def writer(self) -> RunSummaryWriter:
@@ -184,6 +192,16 @@ class Curves:
         finally:
             self._end(writer)
 
+    def pause(self) -> None:
+        """Send the parameters, if nobody has: the program is ending. More may be sent later all the same."""
+        if self._writer is not None:
+            try:
+                self._send_parameters(self._writer)
+            except StorageError as error:
+                if not self._warns:
+                    raise
+                _warn_of(error)
+
     def _end(self, writer: RunSummaryWriter) -> None:
         try:
             writer.end(f"the store of run {self._run} is closed: open it again to go on")
@@ -197,6 +215,7 @@ class Curves:
 
         writer = RunSummaryWriter(
             os.fspath(self._place),
+            inside=self._run,
             purges=purges,
             on_refusal=_warn_of if self._warns else None,
             send_hparams=self.add_hparams,

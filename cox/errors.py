@@ -21,6 +21,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── RewindError           (ValueError)         a rewind to a place that does not exist
     ├── ViewError             (ValueError)         runs that cannot be shown in TensorBoard as asked
     ├── StorageError          (OSError)            the file system refused a write
+    │   └── RunGoneError                           the run was removed or moved while it was written
     ├── DamagedError          (OSError)            a file that cannot be read as what it is
     ├── FormatVersionError    (ValueError)         a file written by a newer cox
     ├── UntrustedObjectError  (UnpicklingError)    an object that only code of a stranger could rebuild
@@ -124,6 +125,10 @@ class ViewError(CoxError, ValueError):
 
 class StorageError(CoxError, OSError):
     """The file system refused something that a store needs."""
+
+
+class RunGoneError(StorageError):
+    """The run was removed, or moved to where it cannot be followed, while a store was writing it."""
 
 
 class DamagedError(CoxError, OSError):

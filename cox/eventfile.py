@@ -47,12 +47,15 @@ class EventFile:
     Args:
         directory: Where the file is made.
         on_refusal: Gets the error of an event that the file system refused, instead of the caller.
+        inside: The run, whose own directory is not made: somebody removed it.
 
     Raises:
         StorageError: The file cannot be made.
     """
 
-    def __init__(self, directory: str, on_refusal: OnRefusal | None = None) -> None:
+    def __init__(
+        self, directory: str, on_refusal: OnRefusal | None = None, *, inside: Path | None = None
+    ) -> None:
         self._directory = directory
         self._on_refusal = on_refusal
         self._pid = os.getpid()
@@ -62,7 +65,7 @@ class EventFile:
         self._size = 0
         self._torn = False
         try:
-            fs.make_directories(self.path.parent)
+            fs.make_directories(self.path.parent, inside=inside)
             self._fd = os.open(
                 self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666
             )
@@ -156,6 +159,7 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
 
     Args:
         directory: Where event files go.
+        inside: The run, whose own directory is not made: somebody removed it.
         purges: Directories of event files, and the step from which on TensorBoard is to forget what is there.
         on_refusal: Gets the error of an event that the file system refused, instead of the caller.
         send_hparams: Sends what `add_hparams` is given; without it, tensorboardX does.
@@ -165,11 +169,13 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
         self,
         directory: str,
         *,
+        inside: Path | None = None,
         purges: Mapping[Path, int] | None = None,
         on_refusal: OnRefusal | None = None,
         send_hparams: SendHParams | None = None,
     ) -> None:
         self._on_refusal = on_refusal
+        self._inside = inside
         self._send_hparams = send_hparams
         self._purges: dict[str, int] = {}
         self._end: str | None = None  # why nothing more can be logged
@@ -315,7 +321,7 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
 
     def _begun(self, directory: str) -> _FileWriter:
         try:
-            writer = _FileWriter(EventFile(directory, self._on_refusal))
+            writer = _FileWriter(EventFile(directory, self._on_refusal, inside=self._inside))
         except StorageError as error:
             if self._on_refusal is None:
                 raise

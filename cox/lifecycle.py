@@ -1,15 +1,22 @@
-"""One thread for each process: it touches the claims of open stores, and closes them at the end.
+"""One thread for each process looks after its open stores, and the end of the program ends them.
 
-The end is when the main thread is done, before the interpreter begins to take itself apart: an `atexit`
-function would be too late to load an HDF5 library, and multiprocessing's children never run theirs.
-Forked children get rid of their parent's stores.
+The thread says every 15 seconds that their process lives, and looks twice a second whether their runs are
+still where they were. When the main thread is done, and every other that the interpreter waits for, it ends
+them: a forked child of multiprocessing has no later moment. The program's own `atexit` functions come after
+that. A row that they log opens its run again, and the `atexit` function of this module, which is called after
+those that were registered since cox was imported, ends it again. Forked children get rid of their parent's
+stores.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
+import sys
 import threading
+import time
 import weakref
 from typing import Protocol
 
@@ -20,15 +27,25 @@ from cox.storage import claims, writer
 class Closable(Protocol):
     """What the keeper looks after."""
 
-    def close(self) -> None:
-        """Finish whatever is open."""
+    def end(self, *, last: bool) -> None:
+        """Finish whatever is open. A later use opens it again.
+
+        Args:
+            last: Whether it is not called again.
+        """
 
     def heartbeat(self) -> None:
         """Say that its process lives."""
 
+    def look(self) -> None:
+        """Notice whether it is still where it was."""
+
     def fail(self, error: str) -> None:
         """Have the run end as failed."""
 
+
+#: How often it is looked whether runs are still where they were, in seconds.
+LOOK = 0.5
 
 _log = logging.getLogger("cox")
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
@@ -42,16 +59,23 @@ def register(store: Closable) -> None:
     with _lock:
         ending.watch()
         _open.add(store)
-        if _keeper is None or not _keeper.is_alive():
+        if (_keeper is None or not _keeper.is_alive()) and not _too_late():
             # not a daemon: the interpreter waits for it, so that closing is not cut short
             _keeper = threading.Thread(target=_keep, name="cox-keeper", daemon=False)
-            _keeper.start()
+            with contextlib.suppress(RuntimeError):  # a daemon thread's store, and no thread begins any more
+                _keeper.start()
 
 
 def unregister(store: Closable) -> None:
     """Look after a store no more."""
     with _lock:
         _open.discard(store)
+
+
+def _too_late() -> bool:
+    """Whether this is an `atexit` function, or comes after them: nobody waits for a thread any more."""
+    main = threading.main_thread()
+    return threading.current_thread() is main and not main.is_alive()
 
 
 def _all_open() -> list[Closable]:
@@ -64,22 +88,48 @@ def _beat() -> None:
         store.heartbeat()
 
 
+def _look() -> None:
+    for store in _all_open():
+        store.look()
+
+
 def _keep() -> None:
-    main = threading.main_thread()
-    while main.is_alive():
-        main.join(timeout=claims.HEARTBEAT)
-        _beat()
-    for thread in threading.enumerate():  # other threads may still be logging
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    beat = time.monotonic()
+    while (thread := _thread_at_work()) is not None:
+        thread.join(timeout=LOOK)
+        _look()
+        if time.monotonic() - beat >= claims.HEARTBEAT:
+            beat = time.monotonic()
+            _beat()
+    _end_all(last=not _atexit_functions_come())
+
+
+def _thread_at_work() -> threading.Thread | None:
+    """A thread that the interpreter waits for, and that may still log; None if all are done."""
+    own = threading.current_thread()
+    return next((t for t in threading.enumerate() if t is not own and not t.daemon and t.is_alive()), None)
+
+
+def _atexit_functions_come() -> bool:
+    """Whether this process will call its `atexit` functions: a forked child of multiprocessing never does."""
+    processes = sys.modules.get("multiprocessing.process")
+    child = processes is not None and processes.parent_process() is not None
+    return not child or "--multiprocessing-fork" in sys.orig_argv  # which a spawned one is started with
+
+
+def _end_all(*, last: bool) -> None:
     error = ending.error_of_program()
     for store in _all_open():
         try:
             if error is not None:
                 store.fail(error)
-            store.close()
+            store.end(last=last)
         except Exception:  # noqa: BLE001 - one store's trouble must not keep the others open
             _log.exception("a store could not be closed cleanly at the end of the program")
+
+
+# registered when cox is imported: what the program registers after that is called before
+atexit.register(_end_all, last=True)
 
 
 def _after_fork_in_child() -> None:

@@ -14,8 +14,8 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import KeysView, Mapping
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +26,7 @@ from cox.curves import Curves, whole_step
 from cox.errors import (
     ClosedError,
     CoxError,
+    CoxWarning,
     PendingRowWarning,
     ReadOnlyError,
     RowError,
@@ -56,8 +57,6 @@ from cox.utils import (  # where scripts written for upstream find them, too
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tensorboardX import SummaryWriter
 
     from cox.storage.columns import TableData
@@ -157,19 +156,16 @@ class Store:
         if exp_id is None and mode == "r":
             raise RunNameError(f"mode='r' needs an exp_id: which run of {folder} is to be read?")
         self.exp_id = str(uuid4()) if exp_id is None else layout.check_run_name(exp_id, folder)
-        run = self._run = layout.RunLayout(folder / self.exp_id)
-        self.path = str(run.root)
-        self.save_dir = str(run.save_dir)
-        self.tb_dir = str(run.tensorboard_dir)
-        self._objects_dir = run.objects_dir
+        run = self._opened = layout.RunLayout(folder / self.exp_id)
         self._trust = Trust(run, allow_pickle=allow_pickle)
         self._mode = mode
         self._rank = rank
         self._on_error = on_error
         self.not_stored = 0
+        self._reported = 0  # how many of these the run has been told of
         self._tables: dict[str, Table] = {}
         self._curves = Curves(
-            run, rank, parameters=self._parameters, lock=self._lock, warns=on_error == "warn"
+            lambda: self._run, rank, parameters=self._parameters, lock=self._lock, warns=on_error == "warn"
         )
         if mode == "r":
             self._refresh()
@@ -203,6 +199,27 @@ class Store:
             if state.in_run:
                 self._tables[name] = Table(self, name, state.schema, state)
         lifecycle.register(self)
+
+    # --- Where it is
+
+    @property
+    def path(self) -> str:
+        """The run's directory, absolute; where it is by now, if it was moved while it was written."""
+        return str(self._run.root)
+
+    @property
+    def save_dir(self) -> str:
+        """The run's directory for whatever the program saves, absolute."""
+        return str(self._run.save_dir)
+
+    @property
+    def tb_dir(self) -> str:
+        """The run's directory of TensorBoard event files, absolute."""
+        return str(self._run.tensorboard_dir)
+
+    @property
+    def _run(self) -> layout.RunLayout:
+        return self._opened if self._writer is None else self._writer.run
 
     # --- Tables
 
@@ -470,18 +487,19 @@ class Store:
     def _close_tables(self) -> None:
         if self._writer is None or self._writer.forked:
             return
-        pending = {table.name: list(table._working) for table in self._tables.values() if table._working}
+        pending = self._pending_rows()
         for table in self._tables.values():
             table._detach()
-        if self.not_stored:
-            self._writer.count_lost(self.not_stored)
-            _log.warning(
-                "run %s: %d rows were not stored, for the file system refused them",
-                self.path,
-                self.not_stored,
-            )
+        self._report_lost_rows()
         release(self._writer)
-        for name, columns in pending.items():  # last: where warnings are errors, all is closed by now
+        self._warn_of_pending_rows(pending)  # last: where warnings are errors, all is closed by now
+
+    def _pending_rows(self) -> dict[str, list[str]]:
+        """The tables with a row that was never flushed, and its columns."""
+        return {table.name: list(table._working) for table in self._tables.values() if table._working}
+
+    def _warn_of_pending_rows(self, pending: dict[str, list[str]]) -> None:
+        for name, columns in pending.items():
             self._warn_of_pending_row(name, columns)
 
     def _warn_of_pending_row(self, table: str, columns: list[str]) -> None:
@@ -491,10 +509,42 @@ class Store:
             PendingRowWarning,
         )
 
+    def _report_lost_rows(self) -> None:
+        """Have the run say how many rows were not stored, each of them once."""
+        lost = self.not_stored - self._reported
+        if lost and self._writer is not None:
+            self._reported = self.not_stored
+            self._writer.count_lost(lost)
+            _log.warning("run %s: %d rows were not stored, for the file system refused them", self.path, lost)
+
+    def end(self, *, last: bool) -> None:
+        """Close the run at the end of the program. A row that comes later all the same opens it again.
+
+        Args:
+            last: Whether rows that were never flushed are given up.
+        """
+        if self._writer is None or self._writer.forked or self._closed:
+            return
+        try:
+            self._curves.pause()
+        finally:
+            self._report_lost_rows()
+            self._writer.end()
+        if last:
+            pending = self._pending_rows()
+            for table in self._tables.values():
+                table._drop_working_row()
+            self._warn_of_pending_rows(pending)
+
     def heartbeat(self) -> None:
         """Say that this run's writer lives. Done every few seconds by itself."""
         if self._writer is not None:
             self._writer.heartbeat()
+
+    def look(self) -> None:
+        """Notice whether the run is still where it was. Done twice a second by itself."""
+        if self._writer is not None:
+            self._writer.look()
 
     def fail(self, error: str) -> None:
         """Have the run end as failed.
@@ -515,8 +565,9 @@ class Store:
             self.fail(f"{type(error).__name__}: {error}")
         self.close()
 
-    def __del__(self) -> None:
-        if getattr(self, "_writer", None) is not None and not self._closed:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # after the atexit functions modules are gone piece by piece; the run has been ended by then
+        if getattr(self, "_writer", None) is not None and not self._closed and not _is_finalizing():
             self.close()
 
     def __getstate__(self) -> object:
@@ -540,8 +591,14 @@ class Store:
             raise ReadOnlyError(f"run {self.path} was opened with mode='r'; open it with mode='a' to write")
         return self._writer
 
-    def _lock(self) -> AbstractContextManager[Any]:
-        return self._writing().lock
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Write something besides rows, which is not to bring a run back that is gone."""
+        writer = self._writing()
+        with writer.lock:
+            writer.check_usable()
+            writer.check_place()
+            yield
 
     def _give_up_row(self, table: str, error: StorageError) -> None:
         """Count a row that was not stored. Warns of the first, and whenever their number has doubled."""
@@ -567,12 +624,22 @@ class Store:
     def _refresh(self) -> None:
         """In mode='r': learn which tables there are by now."""
         if not self._run.root.is_dir():
-            raise RunNotFoundError(f"there is no run {self.exp_id!r} in {self._run.root.parent}")
+            self._opened = self._moved_run()
         runinfo.read(self._run)
         for name, table in self._snapshot(rows=False).tables.items():
             if name not in self._tables:
                 self._tables[name] = Table(self, name, table.schema, None)
             self._tables[name]._found = table.schema
+
+    def _moved_run(self) -> layout.RunLayout:
+        """The run that had this name until it was moved, within the folder, while it was written."""
+        run = runinfo.moved_from(self._run)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {self.exp_id!r} in {self._run.root.parent}")
+        name = run.root.name
+        warn(f"run {self.path} was renamed while it was written: {name!r} is read in its place", CoxWarning)
+        self.exp_id = name
+        return run
 
     def _read_table(self, name: str) -> TableData | None:
         return self._snapshot(tables=[name]).tables.get(name)

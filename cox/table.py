@@ -69,7 +69,7 @@ class Table:
         from cox import frames
 
         if self._state is not None:
-            self._state.check_current()
+            self._state.check_current(writes=False)
             if not self._state.in_run:
                 return frames.empty_frame(self._columns)
         found = self._store._read_table(self.name)
@@ -317,7 +317,10 @@ class Table:
         if value is None and column.nullable:
             return None
         write = objects.write_pickle if column.kind == "pickle" else objects.write_torch
-        directory = self._writable().writer.run.objects_dir
+        writer = self._writable().writer
+        with writer.lock:
+            writer.check_place()  # a file is made: what this costs does not count
+        directory = writer.run.objects_dir
         path = fs.temporary_beside(directory / column.kind)
         checksum = self._stored(column, value, lambda obj: write(obj, path))
         return _PendingFile(path, layout.payload_name(str(uuid.uuid4()), checksum))
@@ -328,8 +331,8 @@ class Table:
         except CoxError:
             raise
         except OSError as error:
-            where = self._writable().writer.run.objects_dir
-            raise fs.refused(error, f"cannot store an object of table {self.name!r}", where) from error
+            doing = f"cannot store an object of table {self.name!r}"
+            raise self._writable().writer.refusal(error, doing) from error
         except Exception as error:
             raise RowError(
                 f"table {self.name!r}, column {column.name!r}: a {type(value).__qualname__} cannot be stored "
@@ -391,7 +394,7 @@ class Table:
             raise RowError(
                 f"{uid!r} is no file of an object: give a cell of a PICKLE or PYTORCH_STATE column"
             )
-        return self._store._objects_dir / uid
+        return self._store._run.objects_dir / uid
 
     def _writable(self) -> TableState:
         state = self._state

@@ -59,6 +59,15 @@ class Claim:
             os.close(self._fd)
             raise
 
+    @property
+    def fd(self) -> int:
+        """The claim file, open; -1 once it was given up."""
+        return self._fd
+
+    def in_place(self) -> bool:
+        """Whether the file that is held is the one that others look at."""
+        return fs.leads_to(self.path, self._fd)
+
     def heartbeat(self) -> None:
         """Say that the holder lives."""
         with contextlib.suppress(OSError):  # a heartbeat missed is not worth stopping a run for

@@ -96,13 +96,21 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def make_directories(path: Path, *, durable: bool = False) -> None:
+def make_directories(path: Path, *, durable: bool = False, inside: Path | None = None) -> None:
     """Make a directory and its parents, where they are missing.
 
     Args:
         path: The directory.
         durable: Whether those that this call makes are to survive the machine.
+        inside: One of the parents that is not to be made: a run that somebody removed stays so.
+
+    Raises:
+        FileNotFoundError: `inside` is not there.
     """
+    if inside is not None:
+        for directory in reversed([path, *path.parents[: len(path.relative_to(inside).parts) - 1]]):
+            directory.mkdir(exist_ok=True)
+        return
     missing = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(parents=True, exist_ok=True)
     if durable and missing:
@@ -159,6 +167,32 @@ def identity(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def leads_to(path: Path, fd: int) -> bool:
+    """Whether a path leads to an open file. Where the file system does not say, it is believed to."""
+    try:
+        found, opened = path.stat(), os.fstat(fd)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def is_removed(fd: int) -> bool:
+    """Whether an open file has lost its last name."""
+    try:
+        return os.fstat(fd).st_nlink == 0
+    except OSError as error:
+        return error.errno == errno.ESTALE
+
+
+def path_of(fd: int) -> Path | None:
+    """Where an open file lies now, under whatever name; None if that cannot be told, or it was removed."""
+    try:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+    except OSError:
+        return None
+    return path if leads_to(path, fd) else None
 
 
 def unlink(path: Path) -> None:

@@ -17,6 +17,7 @@ an unfinished record at the end is "not yet there", damage in the middle costs t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import struct
@@ -44,6 +45,7 @@ MARK = b"\xc0\xc5"
 
 ROW, TABLE, REWIND, COLUMN = range(4)
 
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
 _head = struct.Struct("<2sII")
 HEAD_SIZE = _head.size
 pack_head = _head.pack
@@ -223,6 +225,39 @@ class JournalWriter:
         with contextlib.suppress(OSError):  # closed by its own thread just now, and so it has been shown
             fs.show_to_other_hosts(self.fd)
 
+    def in_place(self) -> bool:
+        """Whether a reader of the run finds this file, or there is none. From any thread."""
+        fd, path = self.fd, self.path
+        return path is None or fd < 0 or fs.leads_to(path, fd)
+
+    def follow(self, run: layout.RunLayout) -> None:
+        """Go on in a run that was moved, with all of its files."""
+        self._run = run
+        if self.path is not None:
+            self.path = run.journal_dir / self.path.name
+
+    def write_anew(self) -> None:
+        """Give the file its name again, after somebody removed that: a copy, for it can still be read."""
+        if self.path is None:
+            return
+        fs.make_directories(self._run.journal_dir, inside=self._run.root)
+        beside = fs.temporary_beside(self.path)
+        old, new = os.dup(self.fd), os.open(beside, _NEW_FILE, 0o666)
+        try:
+            copied = _copy(old, new, 0, self.size)
+            os.dup2(new, self.fd, inheritable=False)
+            _copy(old, new, copied, self.size)  # what a signal handler logged meanwhile
+            fs.rename(beside, self.path)
+            if self.synced:
+                self.sync_from_now_on()
+        except BaseException:
+            os.dup2(old, self.fd, inheritable=False)
+            fs.unlink(beside)
+            raise
+        finally:
+            os.close(old)
+            os.close(new)
+
     def close(self) -> None:
         """Let go of the file; the next record begins a new one."""
         if self.dirty:
@@ -258,12 +293,12 @@ class JournalWriter:
 
     def _open(self) -> None:
         """Begin a file, unless a signal handler that logs began one meanwhile."""
-        fs.make_directories(self._run.journal_dir)
+        fs.make_directories(self._run.journal_dir, inside=self._run.root)
         seq, generation = self.next_seq, self.generation
         salt = secrets.randbits(32)
         path = self._run.journal_file(self.writer, salt)
         header = Header(self.run_id, tuple(self.after[-MOST_AFTER:])).to_bytes(salt)
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
+        fd = os.open(path, _NEW_FILE, 0o666)
         try:
             fs.write_at(fd, header, 0)
             if self.synced:
@@ -280,6 +315,17 @@ class JournalWriter:
             return
         os.close(fd)
         fs.unlink(path)
+
+
+def _copy(source: int, target: int, start: int, stop: int) -> int:
+    """Copy bytes of a file to the same place in another. Returns where they stop."""
+    while start < stop:
+        piece = os.pread(source, min(stop - start, 1 << 20), start)
+        if not piece:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fs.write_at(target, piece, start)
+        start += len(piece)
+    return stop
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from cox import __version__
@@ -125,6 +127,25 @@ def mark_ended(run: layout.RunLayout, error: str | None, *, not_stored: int = 0)
     if error:
         info["error"] = error
     _write(run, info)
+
+
+def mark_moved(run: layout.RunLayout, before: Path) -> None:
+    """Say that the run had another path until it was moved while it was written."""
+    info = read(run)
+    info["moved_from"] = os.fspath(before)
+    _write(run, info)
+
+
+def moved_from(before: layout.RunLayout) -> layout.RunLayout | None:
+    """The run of the same folder that had a path until it was moved while it was written, if there is one."""
+    wanted = os.fspath(before.root)
+    with contextlib.suppress(OSError):
+        for root in before.root.parent.iterdir():
+            run = layout.RunLayout(root)
+            with contextlib.suppress(FormatVersionError):
+                if read(run).get("moved_from") == wanted:
+                    return run
+    return None
 
 
 def _write(run: layout.RunLayout, info: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cox.errors import ClosedError, CoxError, ForkError, RewindError, SchemaError
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
-from cox.storage import claims, empty, fs, journal, layout, rowcode, runinfo
+from cox.storage import claims, empty, fs, journal, layout, place, rowcode, runinfo
 
 if TYPE_CHECKING:
     from cox.storage.snapshot import Snapshot
@@ -66,13 +68,17 @@ class TableState:
         self.declared = 0
         self.append_plain: rowcode.Append = rowcode.never
 
-    def check_current(self) -> None:
+    def check_current(self, *, writes: bool = True) -> None:
         """Refuse a table of which nothing is left.
+
+        Args:
+            writes: Whether it is to be written: a run that the end of the program closed is opened again.
 
         Raises:
             ClosedError: The run was opened again with mode='w', or the table declared with other columns.
         """
-        self.writer._check_usable()
+        if writes or not self.writer.reopens:
+            self.writer.check_usable()
         if self.writer.tables.get(self.name) is not self:
             raise ClosedError(
                 f"table {self.name!r} of run {self.writer.run.root} was begun anew, with mode='w' or with "
@@ -96,6 +102,8 @@ class TableState:
                     )
                 ):
                     self.check_current()
+            except CoxError:
+                raise
             except OSError as error:
                 raise self.refusal(error) from error
             if writer.journal.size >= writer.fold_at:
@@ -145,9 +153,12 @@ class RunWriter:
         self.fold_at = FOLD_AT
         self._ids = 0
         self._gone: Exception | None = None
+        self.reopens = False  # whether it was closed by the end of the program only
+        self._left: object = None  # what the run was like then
         self._folding = False
         self._error: str | None = None
         self._not_stored = 0
+        self._said: str | None = None  # by a look that found the run gone
         with _explained(run.root, "cannot open the run for writing"):
             for directory in (run.save_dir, run.tensorboard_dir, run.objects_dir, run.claims_dir):
                 fs.make_directories(directory)
@@ -160,6 +171,7 @@ class RunWriter:
                 fs.create_once(run.store_file, empty.contents())
                 self.journal.next_seq = self._recover()
                 runinfo.mark_running(run, self.run_id)
+                self._store = fs.identity(run.store_file)
         except BaseException:
             self._claim.release()
             raise
@@ -198,8 +210,8 @@ class RunWriter:
         Returns:
             As `JournalWriter.append_table`; 0 also if a signal handler added a column meanwhile.
         """
-        self._check_usable()
         table.check_current()
+        self.check_place()
         number, self._ids = self._ids, self._ids + 1  # used up even if the write fails
         before = table.schema
         schema = before if column is None else self._with_rank(table.name, before.with_column(column))
@@ -225,7 +237,7 @@ class RunWriter:
             SchemaError: The table has one of that name and another type.
         """
         with self.lock:
-            self._check_usable()
+            self.check_usable()
             known = table.schema.get(column.name)
             column = Column(column.name, column.kind, nullable=True)
             if known == column:
@@ -237,6 +249,8 @@ class RunWriter:
             try:
                 while column.name not in table.schema and not self._journal_column(table, column):
                     pass  # overtaken by a signal handler that logs
+            except CoxError:
+                raise
             except OSError as error:
                 raise self.refusal(error, f"cannot add a column to table {table.name!r}") from error
 
@@ -248,7 +262,7 @@ class RunWriter:
             return 1
         if table.generation != self.journal.generation:
             return self.declare(table, None, column)
-        self._check_usable()
+        self.check_usable()
         table.check_current()
         before, number, generation, declared = table.schema, table.id, table.generation, table.declared
         schema = self._with_rank(table.name, before.with_column(column))
@@ -269,7 +283,7 @@ class RunWriter:
             RewindError: It has not so many.
         """
         with self.lock:
-            self._check_usable()
+            self.check_usable()
             if not 0 <= nrows <= table.nrows:
                 raise RewindError(
                     f"table {table.name!r}: cannot rewind to {nrows} rows, it has {table.nrows}; "
@@ -278,8 +292,11 @@ class RunWriter:
             if nrows == table.nrows:
                 return
             try:
+                self.check_place()
                 while not self.journal.append_rewind(table.name, nrows, table):
-                    self._check_usable()
+                    self.check_usable()
+            except CoxError:
+                raise
             except OSError as error:
                 raise self.refusal(error, f"cannot rewind table {table.name!r}") from error
             if nrows == 0:  # the next row declares the table; until then only others' rows keep it in the run
@@ -300,9 +317,13 @@ class RunWriter:
     # --- Its life
 
     def refusal(self, error: OSError, doing: str) -> Exception:
-        """The error to raise for a refused write: why this writer is gone, or what the disk said."""
+        """The error to raise for a refused write: this writer or its run is gone, or what the disk said."""
         if self._gone is not None:
             return self._gone
+        try:
+            self.check_place()
+        except CoxError as gone:
+            return gone
         return fs.refused(error, doing, self.journal.path or self.run.journal_dir)
 
     def fold_if_it_helps(self) -> None:
@@ -310,6 +331,11 @@ class RunWriter:
         from cox.storage import fold, snapshot
 
         with self.lock:
+            try:
+                self.check_place()
+            except CoxError:
+                self.journal.generation += 1  # the next row says so
+                return
             # a new journal first: whatever comes in between, a signal handler that logs or an exception of
             # one, no row goes into a journal that is being folded or is gone
             counted = {name: table.nrows for name, table in self.tables.items()}
@@ -328,9 +354,21 @@ class RunWriter:
                     table, lost = self.tables[name], nrows - own.get(name, 0)
                     if lost > 0:  # the disk lost some
                         table.nrows -= lost
+                        _log.warning("run %s: %d rows of table %r are lost", self.run.root, lost, name)
+                self._store = fs.identity(self.run.store_file)
                 self.fold_at = max(FOLD_AT, now.content.folded_bytes)
             finally:
                 self._folding = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether more can be written."""
+        return self._gone is None or self.reopens
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether the run is not where it was opened, or may not be. Takes no lock."""
+        return self._gone is None and not self._in_place()
 
     @property
     def forked(self) -> bool:
@@ -342,6 +380,87 @@ class RunWriter:
         self._claim.heartbeat()
         self.journal.show_to_other_hosts()
 
+    def look(self) -> None:
+        """Notice whether the run is still in its place. From any thread; rows pay nothing for it."""
+        if self._gone is not None or self._in_place():
+            return
+        self.journal.generation += 1  # the next row goes the general way, which looks as well
+        if self.lock.acquire(blocking=False):  # otherwise a row is being written, and the next one looks
+            try:
+                if self._gone is None:
+                    self.check_place()
+            except CoxError as error:
+                if self._said is None:
+                    self._said = str(error)
+                    _log.warning("%s", error.strerror if isinstance(error, OSError) else error)
+            finally:
+                self.lock.release()
+
+    def check_place(self) -> None:
+        """Make sure that readers of the run will find what is written next. The caller holds the lock.
+
+        A run that was moved is followed, and what was removed of it is written anew.
+
+        Raises:
+            RunGoneError: It is not there any more.
+            RunInUseError: Another process has taken it over.
+            StorageError: The file system refused something.
+        """
+        if self._in_place():
+            return
+        if not self._is_ours():
+            files = self.journal.fd, self._claim.fd
+            moved = place.run_of(files)
+            if moved is None or moved.root == self.run.root:
+                raise place.gone(self.run.root, files, sum(table.nrows for table in self.tables.values()))
+            self._follow(moved)
+        if not self._in_place():
+            with _explained(self.run.root, "cannot write anew what was removed of the run"):
+                self._restore()
+
+    def is_at(self, root: Path) -> bool:
+        """Whether this writer writes the run that lies at a path."""
+        with self.lock:
+            try:
+                if self._gone is None:
+                    self.check_place()
+            except CoxError:
+                return False
+            return self.run.root == root
+
+    def _in_place(self) -> bool:
+        return self._claim.in_place() and self.journal.in_place()
+
+    def _is_ours(self) -> bool:
+        """Whether the directory at the run's path is this run, whatever was removed of it."""
+        if self._claim.in_place() or fs.identity(self.run.store_file) == self._store is not None:
+            return True
+        return self.run.root.exists() and runinfo.run_id(self.run) == self.run_id
+
+    def _follow(self, run: layout.RunLayout) -> None:
+        before, self.run = self.run.root, run
+        _log.warning("run %s was moved to %s while it was written: it goes on there", before, run.root)
+        self.journal.follow(run)
+        self._claim.path = run.claim_file(self.name)
+        with contextlib.suppress(OSError, CoxError):  # then who looks for the old name does not find it
+            runinfo.mark_moved(run, before)
+
+    def _restore(self) -> None:
+        """Make what was removed of the run again: rows are still in the open journal."""
+        for directory in (self.run.objects_dir, self.run.claims_dir):
+            fs.make_directories(directory, inside=self.run.root)
+        if not self._claim.in_place():
+            claim, self._claim = self._claim, claims.Claim(self._claim.path, f"run {self.run.root}")
+            claim.abandon()
+        if not self.journal.in_place():
+            self.journal.write_anew()
+        if not self.run.run_file.exists():
+            runinfo.mark_running(self.run, self.run_id)
+        _log.warning(
+            "run %s: files of it were removed while it was written; its rows were written anew",
+            self.run.root,
+        )
+
     def fail(self, error: str) -> None:
         """Have the run end as failed."""
         self._error = self._error or error
@@ -352,40 +471,85 @@ class RunWriter:
 
     def close(self) -> None:
         """Fold, unless others still write this run, and give up the claim. What goes wrong is logged."""
-        from cox.storage import fold
+        self._close(reopens=False)
 
-        with self.lock:
+    def end(self) -> None:
+        """Close at the end of the program. A row that comes later all the same opens the run again."""
+        self._close(reopens=True)
+
+    def _close(self, *, reopens: bool) -> None:
+        finalizing = sys.is_finalizing()  # after the atexit functions: nothing can be imported any more
+        if not self.lock.acquire(blocking=not finalizing):
+            return  # a daemon thread was stopped while it held the lock
+        try:
+            self.reopens = reopens and (self._gone is None or self.reopens)
             if self._gone is not None:
                 return
             self._gone = ClosedError(f"the store of run {self.run.root} is closed: open it again to go on")
-            self.journal.close()
-            folded = False
             try:
-                # the lock before the claim: whoever takes the claim then leaves our unfinished files alone,
-                # and of several that leave at once the last one sees nobody else and folds
-                patience = 0 if self._folding else claims.PATIENCE  # called from a handler, in mid-fold
-                with claims.exclusive(self.run.fold_lock, patience=patience):
-                    self._claim.release()
-                    if self._journals_left() and not self._others_live():
-                        fold.fold_locked(self.run)
-                    folded = not self._journals_left()
-                    runinfo.mark_ended(self.run, self._error, not_stored=self._not_stored)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
-                _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
-            finally:
+                self.check_place()
+            except CoxError as error:
+                self.reopens = False
+                _log.warning("%s", error.strerror if isinstance(error, OSError) else error)
+                self.journal.close()
                 self._claim.release()
-            if not folded:
-                try:
-                    fold.keep(self.run, self.name)
-                except (OSError, CoxError) as error:
-                    _log.warning("run %s: its rows may not survive a loss of power: %s", self.run.root, error)
+                return
+            self.journal.close()
+            if not self._fold_and_leave(folds=not finalizing) and not finalizing:
+                self._keep()
+            self._left = self._state()
+        finally:
+            self.lock.release()
+
+    def _fold_and_leave(self, *, folds: bool) -> bool:
+        """Fold, say that the run ended, and give up the claim. Returns whether all journals are folded."""
+        try:
+            # the lock before the claim: whoever takes the claim then leaves our unfinished files alone,
+            # and of several that leave at once the last one sees nobody else and folds
+            patience = 0 if self._folding or not folds else claims.PATIENCE  # from a handler, in mid-fold
+            with claims.exclusive(self.run.fold_lock, patience=patience):
+                self._claim.release()
+                if folds and self._journals_left() and not self._others_live():
+                    from cox.storage import fold
+
+                    fold.fold_locked(self.run)
+                runinfo.mark_ended(self.run, self._error, not_stored=self._not_stored)
+                self._not_stored = 0
+                return not self._journals_left()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
+            _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
+            return False
+        finally:
+            self._claim.release()
+
+    def _keep(self) -> None:
+        from cox.storage import fold
+
+        try:
+            fold.keep(self.run, self.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rows are in the journal
+            _log.warning("run %s: its rows may not survive a loss of power: %s", self.run.root, error)
+
+    def _state(self) -> object:
+        """What tells whether anybody else wrote the run since."""
+        return fs.identity(self.run.store_file), sorted(self._journals())
+
+    def _reopen(self) -> None:
+        """Go on after the end of the program closed the run: an `atexit` function logs, or a finalizer."""
+        with _explained(self.run.root, "cannot open the run again"):
+            if self._state() != self._left:
+                self.reopens = False
+                raise ClosedError(f"run {self.run.root} was written by another process since it was closed")
+            self._claim = claims.Claim(self.run.claim_file(self.name), f"run {self.run.root}")
+        self._gone, self.reopens = None, False
 
     def truncate(self) -> None:
         """Begin anew: mode='w'. Only what other ranks have, that write the run at this moment, stays."""
         from cox.storage import fold
 
         with self.lock:
-            self._check_usable()
+            self.check_usable()
+            self.check_place()
             with _explained(self.run.root, "cannot empty the run"):
                 self.journal.close()
                 emptied = fold.empty_run(self.run, own=self.journal)
@@ -397,6 +561,7 @@ class RunWriter:
                     fs.make_directories(self.run.objects_dir)
                 else:
                     self._learn_tables()
+                self._store = fs.identity(self.run.store_file)
 
     def abandon(self) -> None:
         """Let go of everything and touch nothing: for the copy in a forked child."""
@@ -455,10 +620,14 @@ class RunWriter:
             return  # somebody folds, and they may be theirs
 
     def _journals_left(self) -> bool:
+        return bool(self._journals())
+
+    def _journals(self) -> list[str]:
         try:
-            return any(self.run.journal_dir.glob(f"*{layout.JOURNAL_SUFFIX}"))
+            names = os.listdir(self.run.journal_dir)  # noqa: PTH208 - names are all that is wanted
         except FileNotFoundError:
-            return False
+            return []
+        return [name for name in names if name.endswith(layout.JOURNAL_SUFFIX)]
 
     def _others_live(self) -> bool:
         own = self.run.claim_file(self.name)
@@ -480,9 +649,12 @@ class RunWriter:
         """The columns that rows are given for: not `rank`, which is the same in all of this process."""
         return [c for c in schema if self.rank is None or c.name != layout.RANK_COLUMN]
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Refuse to write for a store that was closed, or is a parent process's."""
         if self._gone is not None:
-            raise self._gone
+            if not self.reopens:
+                raise self._gone
+            self._reopen()
 
 
 def _continues(known: Schema, new: Schema) -> bool:
@@ -517,8 +689,8 @@ _open_lock = threading.RLock()
 def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWriter:
     """The writer of a run, shared by all who open it in this process. Each calls `release` once."""
     with _open_lock:
-        writer = _open.get((run.root, rank))
-        if writer is not None and writer.users > 0 and writer._gone is None:
+        writer = _writer_at(run.root, rank)
+        if writer is not None and writer.users > 0 and writer.is_usable:
             writer.users += 1
             if sync:
                 writer.sync_from_now_on()
@@ -530,6 +702,17 @@ def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWr
         return writer
 
 
+def _writer_at(root: Path, rank: int | None) -> RunWriter | None:
+    """The open writer of the run that lies at a path by now, whatever lay there when it was opened."""
+    first = _open.get((root, rank))
+    others = [writer for writer in _open.values() if writer is not first and writer.rank == rank]
+    for writer in [first, *others] if first is not None else others:
+        if (writer is first or writer.is_displaced) and writer.is_at(root):
+            _open[root, rank] = writer
+            return writer
+    return None
+
+
 def release(writer: RunWriter) -> None:
     """Give a writer back; the last one closes it."""
     with _open_lock:
@@ -538,8 +721,8 @@ def release(writer: RunWriter) -> None:
     if last:
         writer.close()  # outside the lock: opening and closing other runs goes on
         with _open_lock:
-            if _open.get((writer.run.root, writer.rank)) is writer:
-                del _open[writer.run.root, writer.rank]
+            for key in [key for key, other in _open.items() if other is writer]:
+                del _open[key]
 
 
 def forget_all() -> None:

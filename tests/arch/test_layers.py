@@ -24,6 +24,7 @@ FLOORS: list[set[str]] = [
         "cox.storage.columns",
         "cox.storage.curvefiles",
         "cox.storage.journal",
+        "cox.storage.place",
     },
     {"cox.storage.bulk", "cox.storage.hdf5", "cox.storage.rowcode"},
     {"cox.storage.empty"},

@@ -9,10 +9,13 @@ A file is only ever made new; nothing here changes one in place. What is left of
 reads.
 """
 
+from cox.storage.hdf5 import library, reading, salvaging, writing
 from cox.storage.hdf5.content import RUN_ATTRIBUTE, SIDECAR_GROUP, UPSTREAM_ATTRIBUTE, VERSION, StoreFile
-from cox.storage.hdf5.reading import read
-from cox.storage.hdf5.salvaging import Salvage, salvage
-from cox.storage.hdf5.writing import write
+from cox.storage.hdf5.salvaging import Salvage
+
+read = library.usable(reading.read)
+salvage = library.usable(salvaging.salvage)
+write = library.usable(writing.write)
 
 __all__ = [
     "RUN_ATTRIBUTE",
