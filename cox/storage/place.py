@@ -7,13 +7,21 @@ have none any more.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from cox.errors import RunGoneError
 from cox.storage import fs, layout
+
+#: A removal that is going on removes something within a moment; it is waited for so long. In seconds.
+_A_MOMENT, _PATIENCE = 0.3, 5.0
+#: So many directories of a run are looked at.
+_MOST_DIRECTORIES = 1000
 
 
 def run_of(fds: Iterable[int]) -> layout.RunLayout | None:
@@ -23,6 +31,27 @@ def run_of(fds: Iterable[int]) -> layout.RunLayout | None:
         if path is not None and len(path.parts) > 3 and path.parts[-3] == layout.META_DIR:
             return layout.RunLayout(path.parents[2])
     return None
+
+
+def wait_until_settled(root: Path) -> None:
+    """Wait while somebody is removing a run: what is written in between would be in the way, and remain."""
+    deadline = time.monotonic() + _PATIENCE
+    before = _directories(root)
+    while time.monotonic() < deadline:
+        time.sleep(_A_MOMENT)
+        now = _directories(root)
+        if now == before:
+            return
+        before = now
+
+
+def _directories(root: Path) -> list[tuple[str, int]]:
+    """The directories of a run, and when a name in each was last made or removed."""
+    states = []
+    for directory, _, _ in islice(os.walk(root), _MOST_DIRECTORIES):
+        with contextlib.suppress(OSError):
+            states.append((directory, os.stat(directory).st_mtime_ns))  # noqa: PTH116
+    return states
 
 
 def gone(root: Path, fds: Iterable[int], rows: int) -> RunGoneError:

@@ -408,6 +408,8 @@ class RunWriter:
         """
         if self._in_place():
             return
+        if self._is_ours():
+            place.wait_until_settled(self.run.root)
         if not self._is_ours():
             files = self.journal.fd, self._claim.fd
             moved = place.run_of(files)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,24 @@ def test_a_removed_run_is_noticed_within_a_second_and_stays_removed(
     store.close()
     assert not (tmp_path / "run").exists()
     assert "went with it" in caplog.text and "stays" not in caplog.text
+
+
+def test_a_removal_that_takes_its_time_is_not_disturbed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    append(store, 0)
+
+    def remove(path: Path) -> None:
+        for inner in sorted(path.iterdir()) if path.is_dir() else []:
+            remove(inner)
+        time.sleep(0.05)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+    remover = threading.Thread(target=remove, args=(tmp_path / "run",))
+    remover.start()
+    append_until_refused(store)
+    remover.join()
+    store.close()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("what", REMOVED_IN_PART)
