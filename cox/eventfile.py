@@ -13,10 +13,10 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ SendHParams = Callable[[Mapping[str, Any], Mapping[str, Any], Any], object]
 
 #: How many files of `add_scalars` are kept open. The others are opened anew for each event.
 _MOST_OPEN = 64
+#: How many events of many are written at once.
+_BATCH = 500
 
 
 class EventFile:
@@ -80,8 +82,22 @@ class EventFile:
             StorageError: The file system refused it; it is not in the file.
             ForkError: The file is the parent process's.
         """
+        self._write(tfrecords.record(event.SerializeToString()))
+
+    def add_events(self, many: Iterable[Any]) -> None:
+        """Write events, some hundreds at a time: when this returns, all of them are written.
+
+        Raises:
+            StorageError: The file system refused some; of these and those after them none is in the file.
+            ForkError: The file is the parent process's.
+        """
+        records = (tfrecords.record(event.SerializeToString()) for event in many)
+        while batch := b"".join(islice(records, _BATCH)):
+            self._write(batch)
+
+    def _write(self, record: bytes) -> None:
+        """Write a record, or several, whole or not at all."""
         self._check_owner()
-        record = tfrecords.record(event.SerializeToString())
         size = len(record)
         try:
             with self._lock:

@@ -73,6 +73,7 @@ class _Command(click.Command):
     "the column step, global_step, iteration or epoch, if its numbers grow, or else by row. Can be given "
     "several times.",
 )
+@click.option("--nested", is_flag=True, help="Look for runs in directories that are not runs, too.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF TENSORBOARD]")
 def main(
     folder: str,
@@ -82,11 +83,12 @@ def main(
     filter_param: tuple[tuple[str, str], ...],
     where: str | None,
     tables: tuple[str, ...],
+    nested: bool,
     options: tuple[str, ...],
 ) -> None:
     """Show the runs of a folder in TensorBoard, under names made of their parameters.
 
-    Runs that begin while it runs appear, and such whose parameters arrive later.
+    New runs appear as they start, the first one too. A run whose parameters arrive later gets its name then.
     """
     _check_options(options)
     try:
@@ -94,7 +96,13 @@ def main(
             warnings.simplefilter("always", CoxWarning)
             warnings.showwarning = _show_warning
             selection = Selection(
-                folder, format_str, metadata_table, filter_param, where, needs_events=not tables
+                folder,
+                format_str,
+                metadata_table,
+                filter_param,
+                where,
+                needs_events=not tables,
+                nested=nested,
             )
             with signals_to(leave), contextlib.ExitStack() as stack:
                 made = stack.enter_context(TableEvents(tables, metadata_table)) if tables else None
@@ -128,6 +136,8 @@ class _Refresh:
         self._selection, self._tables = selection, tables
         self._told: set[str] = set()
         shown = selection.first(wait=True)
+        if shown and tables is not None:
+            _say(f"Drawing the rows of {', '.join(tables.tables)}")
         self.targets = self._named(shown)
         if tables is not None:
             tables.check(shown)

@@ -38,8 +38,8 @@ class Records:
 def record(content: bytes) -> bytes:
     """The record that holds some data."""
     length = struct.pack("<Q", len(content))
-    sums = (_TAIL.pack(_masked_crc(part)) for part in (length, content))
-    return b"".join((length, next(sums), content, next(sums)))
+    head = length + _TAIL.pack(_masked_crc_of_length(length))
+    return b"".join((head, content, _TAIL.pack(_masked_crc(content))))
 
 
 def content(data: bytes, start: int, stop: int) -> bytes:

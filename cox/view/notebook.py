@@ -27,6 +27,7 @@ def logdir(
     metadata_table: str = "metadata",
     filters: Iterable[tuple[str, str]] = (),
     where: str | None = None,
+    nested: bool = False,
 ) -> str:
     """A directory to hand to TensorBoard, in step with the runs of a folder until this process ends.
 
@@ -36,6 +37,7 @@ def logdir(
         metadata_table: The table of the parameters.
         filters: Pairs of a parameter and a regular expression.
         where: A condition on the parameters.
+        nested: Whether to look for runs deeper down.
 
     Raises:
         ViewError: No run passes the filters, or there is no such parameter; the error says what there is.
@@ -45,8 +47,8 @@ def logdir(
         >>> %tensorboard --logdir {cox.tensorboard_view.logdir("runs")}
     """
     pairs = tuple((param, regex) for param, regex in filters)
-    asked = os.path.abspath(folder), format_str, metadata_table, pairs, where  # noqa: PTH100
-    selection = Selection(folder, format_str, metadata_table, pairs, where)
+    asked = os.path.abspath(folder), format_str, metadata_table, pairs, where, nested  # noqa: PTH100
+    selection = Selection(folder, format_str, metadata_table, pairs, where, nested=nested)
     targets = named(selection.first(wait=True))
     with _at_it:
         if asked in _made:

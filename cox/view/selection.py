@@ -33,6 +33,7 @@ def links(
     metadata_table: str = "metadata",
     filters: Iterable[tuple[str, str]] = (),
     where: str | None = None,
+    nested: bool = False,
 ) -> dict[str, Path]:
     """The runs of a folder that pass all filters, under the names that TensorBoard is to show.
 
@@ -49,6 +50,7 @@ def links(
         filters: Pairs of a parameter and a regular expression: `re.match(regex, str(value))` keeps a run.
         where: A condition on the parameters, such as `"lr < 0.1 and arch == 'resnet18'"`; see
             `cox.predicates`.
+        nested: Whether to look for runs in directories that are not runs, too, however deep.
 
     Returns:
         Names to directories of event files, in the order of the runs. All names are distinct, and safe
@@ -61,7 +63,7 @@ def links(
     Example:
         >>> links("runs", "lr-{lr}", filters=[("arch", "resnet")])
     """
-    return named(Selection(logdir, format_str, metadata_table, filters, where).first())
+    return named(Selection(logdir, format_str, metadata_table, filters, where, nested=nested).first())
 
 
 def named(shown: Iterable[Shown]) -> dict[str, Path]:
@@ -71,9 +73,16 @@ def named(shown: Iterable[Shown]) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A run that is to be shown, and how it is called."""
+    """A run that is to be shown, and how it is called.
+
+    Attributes:
+        name: What TensorBoard calls it.
+        exp_id: Its path in the folder of runs.
+        run: Where it lies.
+    """
 
     name: str
+    exp_id: str
     run: layout.RunLayout
 
 
@@ -93,6 +102,7 @@ class Selection:
         where: str | None = None,
         *,
         needs_events: bool = True,
+        nested: bool = False,
     ) -> None:
         self._logdir = Path(logdir).absolute()
         self._format = format_str
@@ -100,6 +110,7 @@ class Selection:
         self._regexes = [(param, _compiled(param, regex)) for param, regex in filters]
         self._predicate = predicates.parse(where) if where is not None else None
         self._needs_events = needs_events
+        self._nested = nested
         self._seen: dict[str, tuple[State, _Run | str]] = {}
         self._differing: dict[str, None] = {}
         self._known = {_EXP_ID}
@@ -188,7 +199,7 @@ class Selection:
                 continue
             name = next(name for name in names.candidates(prefix, run.exp_id) if name not in taken)
             taken.add(name)
-            shown.append(Shown(name, run.layout))
+            shown.append(Shown(name, run.exp_id, run.layout))
         if odd and not shown:
             raise odd[0][1]
         for run, why in odd:
@@ -228,8 +239,8 @@ class Selection:
         runs: list[_Run] = []
         self._without = []
         before, self._seen = self._seen, {}
-        for run in find_runs(self._logdir) if self._was_there else ():
-            name = run.root.name
+        for run in find_runs(self._logdir, nested=self._nested) if self._was_there else ():
+            name = os.path.relpath(run.root, self._logdir)
             one: _Run | str
             try:
                 state = state_of(os.fspath(run.root))
@@ -240,7 +251,7 @@ class Selection:
                 one = before[name][1]
             else:
                 try:
-                    one = self._read_run(run)
+                    one = self._read_run(run, name)
                 except (CoxError, OSError) as error:
                     one = _broken(run, error)
             self._seen[name] = state, one
@@ -252,20 +263,20 @@ class Selection:
                 runs.append(one)
         return runs
 
-    def _read_run(self, run: layout.RunLayout) -> _Run:
+    def _read_run(self, run: layout.RunLayout, name: str) -> _Run:
         now = snapshot.read(run, tables=[self._table])
         now.warn(run.root.name)
         self._tables.update(now.tables)
         rows = now.tables.get(self._table)
         if rows is None or rows.nrows == 0:
-            return _Run(run, metadata.RunParameters({}))
+            return _Run(run, name, metadata.RunParameters({}))
         where = f"of table {self._table!r} in run {run.root}"
 
         def decode(column: Column, cell: Any) -> Any:
             return metadata.decoded(column, cell, run, objects.Trust(run), f"column {column.name!r} {where}")
 
         first = metadata.first_row(rows, is_ranked=now.is_ranked)
-        return _Run(run, metadata.RunParameters(first, decode, run))
+        return _Run(run, name, metadata.RunParameters(first, decode, run))
 
     def _with_values(
         self, found: Iterable[_Run], params: Sequence[str]
@@ -298,14 +309,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run and its parameters, none if it has no row of metadata."""
+    """A run, its path in the folder of runs, and its parameters: none if it has no row of metadata."""
 
     layout: layout.RunLayout
+    exp_id: str
     params: metadata.RunParameters
-
-    @property
-    def exp_id(self) -> str:
-        return self.layout.root.name
 
     def value(self, param: str) -> Any:
         """A parameter; None where the run lacks it."""

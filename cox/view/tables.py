@@ -28,7 +28,7 @@ from cox.errors import (
 )
 from cox.objects import Trust
 from cox.schema import Column
-from cox.storage import layout, snapshot
+from cox.storage import layout, runinfo, snapshot
 from cox.storage.columns import Array, TableData
 from cox.view.scratch import Scratch
 from cox.view.selection import Shown
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: The column that says when a row was written, in seconds since 1970.
 TIME_COLUMNS = ("wall_time", "timestamp", "time")
+#: How many rows are turned into numbers of Python's at once.
+_BLOCK = 10_000
 #: A table, and a rank if there are several.
 _Key = tuple[str, "int | None"]
 #: A time before this one, in 1973, is no time of day.
@@ -77,14 +79,18 @@ class _Made:
     """What was made of a run in some state.
 
     Attributes:
+        folder: The directory of its event file.
         state: The state; None if nothing was made.
         rows: How many rows of each table and rank, and their checksum.
+        until: The time of the last row of each, where it was made up.
         file: Where it is.
         has_params: Whether the parameters for the HParams tab are in it.
     """
 
+    folder: Path
     state: State | None = None
     rows: dict[_Key, tuple[int, int]] = field(default_factory=dict)
+    until: dict[_Key, float] = field(default_factory=dict)
     file: EventFile | None = None
     has_params: bool = False
 
@@ -95,13 +101,17 @@ class TableEvents(Scratch):
     Args:
         tables: The tables whose numbers are to be seen, under tags `table/column`.
         metadata_table: The table of the parameters, for the HParams tab.
+
+    Attributes:
+        tables: The tables.
     """
 
     def __init__(self, tables: Sequence[str], metadata_table: str = metadata.METADATA) -> None:
         super().__init__("cox-tables-")
-        self._tables = tables
+        self.tables = tables
         self._metadata = metadata_table
         self._made: dict[str, _Made] = {}
+        self._numbers: dict[str, int] = {}
         self._known: set[str] = set()
         self._told: set[str] = set()
 
@@ -110,8 +120,8 @@ class TableEvents(Scratch):
         made = {}
         listed = list(shown)
         for one in progress.shown(listed, len(listed), "drawing"):
-            self._update(one.run)
-            made[one.name] = self.path / one.run.root.name
+            self._update(one)
+            made[one.name] = self._made[one.exp_id].folder
         return made
 
     def check(self, shown: Sequence[Shown]) -> None:
@@ -123,7 +133,7 @@ class TableEvents(Scratch):
         Raises:
             ViewError: There is one; says which there are.
         """
-        lacking = [table for table in self._tables if table not in self._known] if shown else []
+        lacking = [table for table in self.tables if table not in self._known] if shown else []
         is_running = lacking and any(status_of(one.run).state == RUNNING for one in shown)
         for table in lacking:
             known = f"there are {sorted(self._known)}{did_you_mean(table, self._known)}"
@@ -131,9 +141,9 @@ class TableEvents(Scratch):
                 raise ViewError(f"--from-tables: no run has a table {table!r}; {known}")
             warn(f"no run has a table {table!r} yet; {known}", CollectionWarning)
 
-    def _update(self, run: layout.RunLayout) -> None:
-        name = run.root.name
-        if name not in self._made or not (self.path / name).is_dir():
+    def _update(self, one: Shown) -> None:
+        run, name = one.run, one.exp_id
+        if name not in self._made or not self._made[name].folder.is_dir():
             self._begin(name)
         made = self._made[name]
         state = None
@@ -141,7 +151,8 @@ class TableEvents(Scratch):
             state = state_of(os.fspath(run.root), made.state)
             if state == made.state:
                 return
-            now = snapshot.read(run, tables=[*self._tables, self._metadata])
+            now = snapshot.read(run, tables=[*self.tables, self._metadata])
+            span = _span(run, state)
         except (CoxError, OSError) as error:  # it stays as it is, until it can be read
             said = f"run {name} is shown as it was, if at all: {error}"
             if said not in self._told:
@@ -152,7 +163,7 @@ class TableEvents(Scratch):
             return
         self._known.update(now.tables)
         points: dict[_Key, _Points] = {}
-        for table in self._tables:
+        for table in self.tables:
             if table in now.tables:
                 points.update(_points(now, now.tables[table]))
         if not all(_is_part_of(points, key, *known) for key, known in made.rows.items()):
@@ -161,40 +172,50 @@ class TableEvents(Scratch):
         try:
             table_of_params = None if made.has_params else now.tables.get(self._metadata)
             params = metadata.parameters(table_of_params, run, Trust(run), is_ranked=now.is_ranked)
-            self._write(name, made, points, params)
+            self._write(made, points, params, span)
         except OSError:
             del self._made[name]  # nobody knows how much of it got there: it is begun anew
             raise
         made.state = state
 
     def _write(
-        self, name: str, made: _Made, points: Mapping[_Key, _Points], params: Mapping[str, Any]
+        self,
+        made: _Made,
+        points: Mapping[_Key, _Points],
+        params: Mapping[str, Any],
+        span: tuple[float, float],
     ) -> None:
         """Draw what is not drawn yet. The file is closed after it: one for each run would be too many."""
         from cox.eventfile import EventFile
 
         fresh = {key: made.rows.get(key, (0, 0))[0] for key in points}
-        if not params and all(start >= len(points[key].steps) for key, start in fresh.items()):
+        count = sum(max(0, len(points[key].steps) - start) for key, start in fresh.items())
+        if not params and not count:
             return
         if made.file is None:
-            made.file = EventFile(os.fspath(self.path / name))
+            made.file = EventFile(os.fspath(made.folder))
         try:
             if params:
                 made.file.add_event(events.of_values(events.hparams(params), 0, time.time()))
                 made.has_params = True
             for key, found in points.items():
-                for event in _events(found, fresh[key]):
-                    made.file.add_event(event)
+                times = _times_between(found, fresh[key], made.until.get(key, span[0]), span[1])
+                drawn = progress.shown(_events(found, fresh[key], times), count, "drawing", "row")
+                made.file.add_events(drawn)
                 made.rows[key] = len(found.steps), found.checksum(len(found.steps))
+                if len(times):
+                    made.until[key] = float(times[-1])
         finally:
             made.file.close()
 
     def _begin(self, name: str) -> None:
-        folder = self.path / name
         self.renew()
+        # numbered, because the names of runs deeper down are paths
+        number = self._numbers.setdefault(name, len(self._numbers))
+        folder = self.path / f"{number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
-        self._made[name] = _Made()
+        self._made[name] = _Made(folder)
 
 
 def _is_part_of(points: Mapping[_Key, _Points], key: _Key, nrows: int, checksum: int) -> bool:
@@ -259,13 +280,37 @@ def _numbers(table: TableData, column: Column) -> tuple[Array, Array | None]:
     return values.astype(np.float64), missing
 
 
-def _events(points: _Points, start: int) -> Iterator[Any]:
+def _span(run: layout.RunLayout, state: State) -> tuple[float, float]:
+    """When the first and the last row of a run were written, as far as is known, in seconds since 1970."""
+    info = runinfo.read(run)
+    written = state.written / 1e9
+    end = written if info.get("state") == "running" else _time(info.get("ended"), written)
+    return min(_time(info.get("created"), end), end), end
+
+
+def _time(value: Any, otherwise: float) -> float:
+    """A time that a run tells of itself; another, if it is not one."""
+    return float(value) if isinstance(value, (int, float)) and _NO_TIME < value < _FAR_TIME else otherwise
+
+
+def _times_between(points: _Points, row: int, start: float, end: float) -> Array:
+    """When the rows from one on were written; evenly spread, where nobody knows."""
+    if points.times is not None:
+        return points.times[row:]
+    return np.linspace(start, max(start, end), max(0, len(points.steps) - row) + 1)[1:]
+
+
+def _events(points: _Points, start: int, times: Array) -> Iterator[Any]:
     """An event for each row from `start` on, with all its columns."""
-    for row in range(start, len(points.steps)):
-        values = {
-            tag: float(values[row])
-            for tag, values, missing in zip(points.tags, points.values, points.missing, strict=True)
-            if missing is None or not missing[row]
-        }
-        when = float(row) if points.times is None else float(points.times[row])
-        yield events.of_scalars(values, int(points.steps[row]), when)
+    for first in range(start, len(points.steps), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        columns = [values[block].tolist() for values in points.values]
+        missing = [None if cells is None else cells[block].tolist() for cells in points.missing]
+        rows = zip(points.steps[block].tolist(), times[first - start :][:_BLOCK].tolist(), strict=True)
+        for row, (step, when) in enumerate(rows):
+            values = {
+                tag: cells[row]
+                for tag, cells, gaps in zip(points.tags, columns, missing, strict=True)
+                if gaps is None or not gaps[row]
+            }
+            yield events.of_scalars(values, step, when)

@@ -462,6 +462,7 @@ def test_c25_the_argument_table() -> None:
         "--filter-param": (False, True, 2, nothing),
         "--where": (False, False, 1, nothing),
         "--from-tables": (False, True, 1, nothing),
+        "--nested": (False, False, 1, click.Option(["--x"], is_flag=True).default),
     }
 
 

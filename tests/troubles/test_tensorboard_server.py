@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cox import tensorboard_view
 from cox.errors import CollectionWarning, ViewError
 from cox.store import Store
 from cox.tensorboard_view import links, logdir
@@ -155,3 +159,93 @@ def test_a_run_without_metadata_has_its_tables_drawn(out: Path) -> None:
     with TableEvents(["t"]) as drawn:
         (folder,) = drawn.targets(Selection(out, needs_events=False).first(wait=True)).values()
         assert list(folder.iterdir())
+
+
+# --- Rows of tables, drawn
+
+
+def drawn_points(folder: Path, tag: str) -> list[tuple[float, int, float]]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [(point.wall_time, point.step, point.value) for point in events.Scalars(tag)]
+
+
+def test_rows_without_a_time_are_drawn_between_the_start_and_the_end_of_their_run(out: Path) -> None:
+    before = time.time()
+    store = Store(out, "run")
+    table = store.add_table("t", {"x": float})
+    for x in range(5):
+        table.append_row({"x": x})
+    with TableEvents(["t"]) as drawn:
+        shown = Selection(out, needs_events=False).first()
+        (folder,) = drawn.targets(shown).values()
+        first = drawn_points(folder, "t/x")
+        for x in range(5, 8):
+            table.append_row({"x": x})
+        store.close()
+        drawn.targets(shown)
+        points = drawn_points(folder, "t/x")
+    assert points[:5] == first
+    assert [value for _, _, value in points] == list(range(8))
+    times = [when for when, _, _ in points]
+    assert before <= times[0]
+    assert times == sorted(times)
+    ended = json.loads((out / "run/.cox/run.json").read_text())["ended"]
+    assert times[-1] == pytest.approx(ended, abs=0.01)
+
+
+def test_a_column_of_times_wins(out: Path) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("t", {"time": float, "x": float})
+        for x in range(3):
+            table.append_row({"time": 1.6e9 + x, "x": x})
+    with TableEvents(["t"]) as drawn:
+        (folder,) = drawn.targets(Selection(out, needs_events=False).first()).values()
+        assert [when for when, _, _ in drawn_points(folder, "t/x")] == [1.6e9, 1.6e9 + 1, 1.6e9 + 2]
+
+
+@pytest.mark.parametrize(
+    "lie", [{"created": "yesterday", "ended": None}, {"created": 1e300, "ended": -5}, []]
+)
+def test_times_that_a_run_tells_wrongly_are_those_of_its_files(out: Path, lie: Any) -> None:
+    with Store(out, "run") as store:
+        store.add_table("t", {"x": float}).append_row({"x": 1.0})
+    path = out / "run/.cox/run.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps(info | lie if isinstance(lie, dict) else lie))
+    with TableEvents(["t"]) as drawn:
+        (folder,) = drawn.targets(Selection(out, needs_events=False).first()).values()
+        (point,) = drawn_points(folder, "t/x")
+    assert point[0] == pytest.approx((out / "run/store.h5").stat().st_mtime, abs=0.01)
+
+
+def test_a_bar_or_a_word_says_that_rows_are_drawn(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store(out, "run") as store:
+        table = store.add_table("t", {"x": float})
+        for x in range(2000):
+            table.append_row({"x": x})
+    monkeypatch.setattr("cox.collection.progress._PATIENCE", 0.0)
+    monkeypatch.setattr("cox.collection.progress._somebody_looks", lambda: True)
+    with TableEvents(["t"]) as drawn:
+        drawn.targets(Selection(out, needs_events=False).first())
+    assert "row/s" in capsys.readouterr().err
+    monkeypatch.setattr(tensorboard_view, "serve", lambda *_, **__: 0)
+    result = CliRunner().invoke(tensorboard_view.main, ["--logdir", str(out), "--from-tables", "t"])
+    assert result.stdout.startswith("Drawing the rows of t\nShowing 1 runs of ")
+
+
+# --- Runs deeper down
+
+
+def test_runs_deeper_down_are_shown_when_asked_for(out: Path) -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        log_points(out / name, "same", {"lr": lr})
+    with pytest.raises(ViewError, match="has no runs"):
+        links(out)
+    assert links(out, nested=True) == {
+        f"lr={lr}-{name}_same": out / name / "same/tensorboard" for name, lr in (("a", 0.1), ("b", 0.2))
+    }
+    with TableEvents(["t"]) as drawn:
+        folders = drawn.targets(Selection(out, needs_events=False, nested=True).first())
+        assert len(set(folders.values())) == 2
