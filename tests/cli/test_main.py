@@ -117,7 +117,7 @@ def test_tensorboard_is_cox_tensorboard(sweep: Path, call: Call) -> None:
     assert main.get_command(CONTEXT, "tensorboard") is genuine
     assert (
         "no directory of runs"
-        in call("tensorboard", "--logdir", sweep / "no", "--format-str", "x", status=2).stderr
+        in call("tensorboard", "--logdir", sweep / "a0/store.h5", "--format-str", "x", status=2).stderr
     )
 
 
