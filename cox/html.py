@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from cox.display.grid import Column, Grid
+from cox.display.text import cut
 from cox.schema import Schema, type_name
 
 if TYPE_CHECKING:
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 #: Rows of a table, and runs of a collection, that are shown.
 MOST_ROWS = 10
+#: Longer texts lose their middle.
+LONGEST = 60
+#: Of a terminal's colours, those that can be read on light and on dark.
+_COLOURS = {"cyan": "#0097a7", "green": "#2e9e44", "red": "#d9363e", "magenta": "#a64ac9", "dim": "#888"}
 
 
 def of_frame(title: str, note: str, frame: pd.DataFrame) -> str:
@@ -21,19 +27,35 @@ def of_frame(title: str, note: str, frame: pd.DataFrame) -> str:
     return f"<div><b>{html.escape(title)}</b>{shown}<small>{html.escape(note)}</small></div>"
 
 
+def of_grid(title: str, note: str, grid: Grid) -> str:
+    """A title, a grid as the commands show it, and a note below. A tooltip has what is cut."""
+    head = "".join(_cell("th", column.heading, right=column.is_number) for column in grid.columns)
+    rows = []
+    for cells in zip(*(_cells(column) for column in grid.columns), strict=True):
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div><b>{html.escape(title)}</b>{table}<small>{html.escape(note)}</small></div>"
+
+
+def _cells(column: Column) -> Iterator[str]:
+    right = column.is_number
+    for text, cell in zip(column.texts(), column.cells, strict=True):
+        colour = column.style(cell) if column.style else ""
+        tip = str(cell) if isinstance(cell, str) and cell != text else ""
+        yield _cell("td", cut(text, LONGEST, "both"), right=right, colour=_COLOURS.get(colour, ""), tip=tip)
+
+
+def _cell(kind: str, text: str, *, right: bool = False, colour: str = "", tip: str = "") -> str:
+    style = f"text-align:{'right' if right else 'left'}" + (f";color:{colour}" if colour else "")
+    title = f' title="{html.escape(tip)}"' if tip else ""
+    return f'<{kind} style="{style}"{title}>{html.escape(text)}</{kind}>'
+
+
 def of_tables(title: str, note: str, tables: Iterable[tuple[str, int, Schema]]) -> str:
     """A title, a line for each table with its rows and columns, and a note below."""
     lines = [(name, f"{nrows:,}", _columns(schema)) for name, nrows, schema in tables]
     shown = _table(("table", "rows", "columns"), lines) if lines else "<p>no tables yet</p>"
     return f"<div><b>{html.escape(title)}</b>{shown}<small>{html.escape(note)}</small></div>"
-
-
-def span(seconds: float) -> str:
-    """A duration as hours, minutes and seconds: '1:02:03'; empty if nobody knows it."""
-    if seconds != seconds:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def counted(number: int, what: str) -> str:
@@ -46,9 +68,7 @@ def _columns(schema: Schema) -> str:
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th style="text-align:left">{html.escape(cell)}</th>' for cell in header)
-    rows = (
-        "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in line) for line in lines
-    )
+    head = "".join(_cell("th", cell) for cell in header)
+    rows = ("".join(_cell("td", cell) for cell in line) for line in lines)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

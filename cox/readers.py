@@ -8,7 +8,7 @@ kept beside the runs, see `cox.collection.cache`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from cox.collection.overview import ParamFilter
+    from cox.collection.shown import Comparison, Differences
     from cox.collection.table import Table
 
 __all__ = ["CollectionReader"]
@@ -54,6 +55,8 @@ class CollectionReader:
     Example:
         >>> reader = CollectionReader("runs")
         >>> reader.df("results").groupby("exp_id")["loss"].min()
+        >>> for run in reader:
+        ...     print(run.exp_id, run.params, run["results"].nrows)
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class CollectionReader:
         self._mode = mode
         self._allow_pickle = allow_pickle
         self._stores: dict[str, Store] | None = None
+        #: What was opened, one by one; None for a run that cannot be read.
+        self._opened: dict[str, Store | None] = {}
 
     # --- What there is
 
@@ -94,11 +99,8 @@ class CollectionReader:
     def stores(self) -> dict[str, Store]:
         """The runs as opened Stores, by name, sorted."""
         if self._stores is None:
-            self._stores = {}
-            for name in self.exp_ids:
-                store = self.source.guarded(name, partial(self._open, name))
-                if store is not None:
-                    self._stores[name] = store
+            opened = {name: self._store(name) for name in self.exp_ids}
+            self._stores = {name: store for name, store in opened.items() if store is not None}
         return self._stores
 
     @property
@@ -120,20 +122,55 @@ class CollectionReader:
         return "\n".join(f"-- Table: {name} --\n{list(schema)}" for name, schema in self.schemas.items())
 
     def __repr__(self) -> str:
-        return f"<CollectionReader {self.directory!r}: {len(self)} runs>"
+        folders = self.source.folders
+        where = os.path.relpath(folders[0]) if len(folders) == 1 else f"{len(folders)} folders"
+        return f"<CollectionReader {min(where, folders[0], key=len)}: {len(self):,} runs>"
 
     def __len__(self) -> int:
         return len(self.source)
 
     def _repr_html_(self) -> str:
         from cox import html
+        from cox.collection import listing
 
-        first = frozenset(self.exp_ids[: html.MOST_ROWS])
-        frame = self.runs(exp_filter=first.__contains__)
-        frame["started"] = frame["started"].dt.strftime("%Y-%m-%d %H:%M:%S UTC")
-        frame["duration"] = frame["duration"].dt.total_seconds().map(html.span)
-        note = f"the first {len(frame)}; .runs() has all of them" if len(frame) < len(self) else ""
-        return html.of_frame(f"{html.counted(len(self), 'run')} in {self.directory}", note, frame)
+        names = listing.newest(self.source)[: html.MOST_ROWS]
+        grid = listing.grid(listing.described(self.source, names, skip=True), self.exp_ids)
+        note = f"the newest {len(names)}; .runs() has all of them" if len(names) < len(self) else ""
+        return html.of_grid(f"{html.counted(len(self), 'run')} in {self.directory}", note, grid)
+
+    # --- One run, one table
+
+    def __iter__(self) -> Iterator[Store]:
+        """The runs, each as a Store that is opened when its turn comes, as in `stores`."""
+        for name in self.exp_ids:
+            store = self._store(name)
+            if store is not None:
+                yield store
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a run of that name."""
+        return name in self.exp_ids
+
+    def __getitem__(self, key: str) -> pd.DataFrame:
+        """One table of all runs: `reader["results"]` is `reader.df("results")`."""
+        return self.df(key)
+
+    def run(self, name: str) -> Store:
+        """One run as an opened Store.
+
+        Args:
+            name: Its name, or as much of its beginning as no other run has, as the commands take it.
+
+        Raises:
+            RunNotFoundError: There is no such run; names what may have been meant.
+            RunNameError: Several begin so; names them.
+
+        Example:
+            >>> reader.run("3f2a")["results"].df
+        """
+        full = self.source.resolve(name)
+        store = self._store(full)
+        return self._open(full) if store is None else store  # what cannot be read says why
 
     # --- Rows
 
@@ -281,7 +318,7 @@ class CollectionReader:
         exp_filter: ExpFilter | None = None,
         params: ParamFilter | None = None,
         where: str | None = None,
-    ) -> pd.DataFrame:
+    ) -> Comparison:
         """Describe the runs that share the values of some parameters: mean, deviation, confidence interval.
 
         Args:
@@ -299,7 +336,8 @@ class CollectionReader:
 
         Returns:
             A row for each group: the parameters `by`, `n`, `n_nan`, `mean`, `std`, `low`, `high`, `iqm`,
-            `min`, `max`, and `runs`, the names of those that went in. See `cox.collection.statistics`.
+            `min`, `max`. It prints itself with the interval; its method `runs()` names the runs of each
+            group. See `cox.collection.statistics`.
 
         Raises:
             CompareError: A group would mix runs that differ in other parameters; names them.
@@ -325,11 +363,11 @@ class CollectionReader:
             mixed=mixed,
         )
 
-    def diff(self, first: str, second: str) -> pd.DataFrame:
-        """In what two runs differ: parameters, environment, and the last row of each table.
+    def diff(self, first: str, second: str) -> Differences:
+        """Show the differences between two runs: parameters, environment, and the last row of each table.
 
         Args:
-            first: A run's name.
+            first: A run's name, or a beginning of it that no other run has.
             second: Another one's.
 
         Returns:
@@ -341,8 +379,8 @@ class CollectionReader:
         """
         from cox.collection import statistics
 
-        described = self.source.described(first), self.source.described(second)
-        return statistics.diff(*described, (first, second))
+        names = self.source.resolve(first), self.source.resolve(second)
+        return statistics.diff(self.source.described(names[0]), self.source.described(names[1]), names)
 
     def plot(
         self,
@@ -554,9 +592,11 @@ class CollectionReader:
 
     def close(self) -> None:
         """Close the stores that were opened."""
-        for store in (self._stores or {}).values():
-            store.close()
+        for store in self._opened.values():
+            if store is not None:
+                store.close()
         self._stores = None
+        self._opened = {}
 
     def __enter__(self) -> CollectionReader:
         return self
@@ -567,6 +607,12 @@ class CollectionReader:
         self.close()
 
     # --- Inside
+
+    def _store(self, name: str) -> Store | None:
+        """A run as an opened Store, the same each time; None if it cannot be read and is to be left out."""
+        if name not in self._opened:
+            self._opened[name] = self.source.guarded(name, partial(self._open, name))
+        return self._opened[name]
 
     def _open(self, name: str) -> Store:
         root = self.source.layout(name).root

@@ -230,6 +230,12 @@ class Store:
         return self._tables
 
     @property
+    def params(self) -> dict[str, Any]:
+        """The run's parameters: the first row of its table `metadata`, without objects nobody vouched for."""
+        self._refresh_if_open()
+        return self._parameters()
+
+    @property
     def keys(self) -> KeysView[str]:
         """The names of the tables: a live view."""
         return self.tables.keys()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import options, tables, terminal
-from cox.cli.runs import reader_at, shortening
-from cox.display.grid import Column, Grid, from_frame
+from cox.cli.runs import reader_at
+from cox.collection.naming import shortening
+from cox.display.grid import DECORATION, PINNED, Column, Grid, from_frame
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from cox.collection.shown import Comparison
 
 REDUCTIONS = ("last", "first", "max", "min", "mean", "median", "sum")
-_STATISTICS = ("n", "n_nan", "mean", "std", "low", "high", "iqm", "min", "max", "runs")
 #: How many runs a note names.
 _MOST_NAMED = 5
 
@@ -101,17 +101,18 @@ def compare(
     if how == "json":
         _emit_json(frame, output)
         return
-    grid = from_frame(frame)
-    if how not in ("csv", "jsonl", "parquet"):
-        grid = _for_people(grid, f"{_reduced(reduce)}{metric}", symmetric=interval == "t")
-    tables.emit(grid, how, output, as_json=False, pinned=len(by) + 2)
+    if how in ("csv", "jsonl", "parquet"):
+        grid = from_frame(frame.assign(runs=frame.runs()))
+    else:
+        grid = _for_people(frame, f"{_reduced(reduce)}{metric}", symmetric=interval == "t")
+    tables.emit(grid, how, output, as_json=False)
 
 
 def _reduced(reduce: str) -> str:
     return "" if reduce == "last" else f"{reduce} "
 
 
-def _tell(frame: pd.DataFrame, short: Callable[[str], str]) -> None:
+def _tell(frame: Comparison, short: Callable[[str], str]) -> None:
     """Tell of runs that are not in it as one may think."""
     for key, what in (
         ("left_out", "without a value, left out"),
@@ -127,8 +128,8 @@ def _tell(frame: pd.DataFrame, short: Callable[[str], str]) -> None:
             terminal.note(f"note: {what}: {', '.join(found[:_MOST_NAMED])}{more}")
 
 
-def _emit_json(frame: pd.DataFrame, output: Path | None) -> None:
-    grid = from_frame(frame)
+def _emit_json(frame: Comparison, output: Path | None) -> None:
+    grid = from_frame(frame.assign(runs=frame.runs()))
     document: dict[str, Any] = {
         key: frame.attrs.get(key) for key in ("metric", "reduce", "over", "interval", "level")
     }
@@ -137,18 +138,23 @@ def _emit_json(frame: pd.DataFrame, output: Path | None) -> None:
     tables.emit_text(tables.as_json(document), output)
 
 
-def _for_people(grid: Grid, title: str, *, symmetric: bool) -> Grid:
+def _for_people(frame: Comparison, title: str, *, symmetric: bool) -> Grid:
     """The parameters, the number of runs, the mean with its interval, and the range."""
-    found = {column.name: column for column in grid.columns[-len(_STATISTICS) :]}
-    kept = grid.columns[: -len(_STATISTICS)] + [found["n"]]
-    if any(found["n_nan"].cells):
-        kept.append(Column("n_nan", found["n_nan"].cells, "NaN"))
-    cells = zip(found["mean"].cells, found["low"].cells, found["high"].cells, strict=True)
-    kept.append(Column("mean", [with_interval(*three, symmetric=symmetric) for three in cells], title))
-    for name in ("iqm", "min", "max"):
-        found[name].shown = "{:.4g}".format
-        kept.append(found[name])
-    return Grid(kept)
+    from cox.collection.shown import STATISTICS, groups
+
+    grid = from_frame(frame)
+    columns = {column.name: column for column in grid.columns[-len(STATISTICS) :]}
+    shown = [*groups(grid, len(STATISTICS)), columns["n"]]
+    columns["n"].rank = PINNED + 1
+    if any(columns["n_nan"].cells):
+        shown.append(Column("n_nan", columns["n_nan"].cells, "NaN"))
+    cells = zip(columns["mean"].cells, columns["low"].cells, columns["high"].cells, strict=True)
+    means = [with_interval(*three, symmetric=symmetric) for three in cells]
+    shown.append(Column("mean", means, title, rank=PINNED, numeric=True))
+    for i, name in enumerate(("iqm", "min", "max")):
+        columns[name].shown, columns[name].rank = "{:.4g}".format, DECORATION + i
+        shown.append(columns[name])
+    return Grid(shown)
 
 
 def with_interval(mean: float, low: float, high: float, *, symmetric: bool) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from cox.cli import options, tables, terminal
-from cox.cli.runs import reader_at, shortening
-from cox.display.grid import from_frame
+from cox.cli.runs import reader_at
+from cox.collection.naming import shortening
+from cox.display.grid import PINNED, from_frame
 
 
 @click.command()
@@ -56,6 +57,10 @@ def df(
     if how == "table":
         frame = frame[["exp_id", *(name for name in frame.columns if name != "exp_id")]]
     grid = from_frame(frame)
-    if how == "table" and output is None and terminal.is_terminal():
-        grid.columns[0].shown = shortening(reader.exp_ids)
-    tables.emit(grid, how, output, as_json=False, pinned=1)
+    if how == "table":
+        ids = grid.columns[0]
+        ids.rank = PINNED
+        if output is None and terminal.is_terminal():
+            ids.shown = shortening(reader.exp_ids)
+            ids.among = list(map(ids.shown, reader.exp_ids))
+    tables.emit(grid, how, output, as_json=False)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cox.cli import completion, options, tables, terminal
-from cox.cli.runs import find, shortening
+from cox.cli.runs import find
+from cox.collection.naming import shortening
 from cox.display.grid import from_frame
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ def diff(first: str, second: str, format: str | None, output: Path | None, as_js
         tables.emit_text(tables.as_json(document), output)
         return
     if len(frame) or how != "table":
-        grid = from_frame(frame)
-        short = shortening(set(names))
-        for column, name in zip(grid.columns[2:4], names, strict=True):
-            column.title = short(name)
-        tables.emit(grid, how, output, as_json=False, pinned=4)
+        from cox.collection.shown import differences
+
+        for_people = how not in ("csv", "jsonl", "parquet")
+        grid = differences(frame, shortening(names)) if for_people else from_frame(frame)
+        tables.emit(grid, how, output, as_json=False)
     same = frame.attrs["same"]
     terminal.note(f"{len(frame)} {'difference' if len(frame) == 1 else 'differences'}, {same} the same")
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import options, rows, screen, tables, terminal
-from cox.cli.ls import _COLOURS, as_document
-from cox.cli.runs import Run, find
+from cox.cli.ls import as_document
+from cox.cli.runs import find
+from cox.collection.listing import COLOURS, Run
 from cox.display import times
 from cox.display.text import printable, text
 
@@ -62,11 +63,11 @@ def show(run: str, as_json: bool) -> None:
 
 
 def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
-    from cox.cli import runs
+    from cox.cli.runs import reader_at
     from cox.collection.status import status_of
 
-    reader = runs.reader_at(run.root)
-    params = runs.parameters(reader, reader.exp_ids).get(run.root.name, {})
+    reader = reader_at(run.root)
+    params = reader.source.parameters(reader.exp_ids).get(run.root.name, {})
     last = {
         name: dict(zip(table.schema.names(), row, strict=True))
         for name, table in found.items()
@@ -120,7 +121,7 @@ def _facts(run: Run) -> None:
 
 
 def _colour(state: str) -> str | None:
-    return None if _COLOURS[state] == "dim" else _COLOURS[state]
+    return None if COLOURS[state] == "dim" else COLOURS[state]
 
 
 def _host(run: Run) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from cox.cli import screen, terminal
+from cox.display.fitting import natural
 from cox.display.grid import Grid, plain
 from cox.display.text import printable
 
@@ -33,7 +34,6 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_GAP = 2
 _CHUNK = 1000
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
@@ -41,7 +41,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 # --- Where to
 
 
-def emit(grid: Grid, how: str | None, output: Path | None, as_json: bool, *, pinned: int = 0) -> None:
+def emit(grid: Grid, how: str | None, output: Path | None, as_json: bool, *, whole: bool = False) -> None:
     """Print rows or save them, as the options of `options.output` say.
 
     Args:
@@ -49,14 +49,14 @@ def emit(grid: Grid, how: str | None, output: Path | None, as_json: bool, *, pin
         how: One of `options.FORMATS`, or None to decide by where they go.
         output: The file; None for stdout.
         as_json: The same as how='json'.
-        pinned: How many of the first columns a narrow terminal must not hide.
+        whole: Whether a terminal shows all rows, however many there are.
     """
     chosen = format_of(how, output, as_json)
     if output is not None:
         save(grid, chosen, output)
         terminal.note(f"{len(grid):,} rows in {output}")
     elif chosen == "table" and terminal.is_terminal():
-        screen.show(grid, pinned=pinned)
+        screen.show(grid, whole=whole)
     else:
         for piece in _PIECES[chosen](grid):
             # color: click must not take out of data what looks like colours
@@ -200,23 +200,12 @@ def json_value(value: Any) -> Any:
 
 def plain_lines(grid: Grid) -> list[str]:
     """A table without lines and colours, whatever its width."""
-    return [line.removesuffix("\n") for line in _table(grid)]
+    return list(natural(grid).lines())
 
 
 def _table(grid: Grid) -> Iterator[str]:
-    """Columns of equal width, without lines and colours, whatever the width."""
-    from rich.cells import cell_len
-
-    texts = [[column.heading, *column.texts()] for column in grid.columns]
-    widths = [max(map(cell_len, cells)) for cells in texts]
-    for row in zip(*texts, strict=True):
-        cells = [
-            (" " * (width - cell_len(cell)) + cell)
-            if column.is_number
-            else cell + " " * (width - cell_len(cell))
-            for cell, width, column in zip(row, widths, grid.columns, strict=True)
-        ]
-        yield (" " * _GAP).join(cells).rstrip() + "\n"
+    for line in natural(grid).lines():
+        yield f"{line}\n"
 
 
 def _md(grid: Grid) -> Iterator[str]:

@@ -14,7 +14,7 @@ import click
 from cox.cli import completion, options, rows, screen, tables, terminal
 from cox.cli.rows import Row
 from cox.cli.runs import find
-from cox.display.text import printable, text
+from cox.display.text import cut, padded, printable, text, width
 from cox.errors import RunNotFoundError, TableNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
@@ -43,25 +43,38 @@ _GAP = "  "
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on as rows come, until the run ends.")
 @options.columns
+@click.option(
+    "--format",
+    "how",
+    type=click.Choice(["table", "csv", "json", "jsonl"]),
+    help="How to print: by default as a table in a terminal, as CSV in a pipe.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, or with -f an object a line.")
 def tail(
-    run: str, table: str | None, most: int, follow: bool, columns: list[str] | None, as_json: bool
+    run: str,
+    table: str | None,
+    most: int,
+    follow: bool,
+    columns: list[str] | None,
+    how: str | None,
+    as_json: bool,
 ) -> None:
     """Print the last rows of TABLE of the run at RUN.
 
     TABLE can be left out where there is only one besides the metadata. With -f it goes on until the run
-    ends, and the exit status is 0 if the run finished, 1 if it failed or crashed. Runs of upstream's do not
-    say whether they go on: it stops there, with a word. A header is printed again when a column was added;
-    what else there is to tell goes to stderr.
+    ends, and the exit status is 0 if the run finished, 1 if it failed or crashed. Runs written by upstream
+    cox do not record whether they are still going: tail stops there with a note. A header is printed again
+    when a column was added; what else there is to tell goes to stderr.
 
     \b
     Examples:
       cox tail runs/3f2a
       cox tail runs/3f2a results -f --columns step,loss
     """  # noqa: D301
+    how = tables.format_of(how, None, as_json)
     layout = find(run)
     if follow:
-        printer = _JsonLines() if as_json else _Csv() if not terminal.is_terminal() else _Aligned()
+        printer = _Aligned() if how == "table" else _Csv() if how == "csv" else _JsonLines()
         raise SystemExit(_Following(layout, table, most, columns, printer).run())
     from cox.storage import snapshot
 
@@ -73,10 +86,7 @@ def tail(
     chosen = now.tables[name]
     names = rows.names_of(chosen, columns)
     grid = rows.grid(names, rows.last(chosen, names, most))
-    if terminal.is_terminal() and not as_json:
-        screen.show(grid, whole=True)
-    else:
-        tables.emit(grid, None, None, as_json)
+    tables.emit(grid, how, None, as_json=False, whole=True)
 
 
 def _choose(now: Snapshot, asked: str | None, run: RunLayout) -> str | None:
@@ -295,37 +305,57 @@ class _JsonLines(_Printer):
 
 
 class _Aligned(_Printer):
-    """Columns that keep their width, or grow."""
+    """Columns that keep their width, or grow. Where they no longer fit, the header is printed anew."""
+
+    _LEAST, _LONGEST = 8, 40
 
     def __init__(self) -> None:
         super().__init__()
+        self._headings: list[str] = []
         self._widths: list[int] = []
         self._shown = 0
 
     def _header(self, names: Sequence[str], fresh: Sequence[Row]) -> None:
-        headings = [printable(name) for name in names]
-        self._widths = list(map(len, headings))
+        self._headings = [printable(name) for name in names]
+        self._widths = [max(width(heading), self._LEAST) for heading in self._headings]
         for row in fresh:
-            self._grow(row)
-        room, used = terminal.size().columns, 0
+            self._grow(self._texts(row))
+        self._print_header()
+
+    def _print_header(self) -> None:
+        room, used = self._room(), -len(_GAP)
         self._shown = 0
-        for width in self._widths:
-            used += max(width, 8) + len(_GAP)
-            if self._shown and used - len(_GAP) > room:
+        for columns in self._widths:
+            used += columns + len(_GAP)
+            if self._shown and used > room:
                 break
             self._shown += 1
-        click.echo(terminal.styled(self._line(headings), bold=True))
-        screen.tell_hidden(headings[self._shown :])
+        click.echo(terminal.styled(self._line(self._headings), bold=True))
+        screen.name_hidden(self._headings[self._shown :])
+
+    def _room(self) -> int:
+        return terminal.size().columns if terminal.is_terminal() else 10**9
 
     def _lines(self, fresh: Sequence[Row]) -> Iterator[str]:
         for row in fresh:
-            self._grow(row)
-            yield self._line(["" if cell is None else text(cell) for cell in row])
+            texts = self._texts(row)
+            self._grow(texts)
+            line = sum(self._widths[: self._shown]) + len(_GAP) * (self._shown - 1)
+            if self._shown > 1 and line > self._room():
+                self._print_header()
+            yield self._line(texts)
 
-    def _grow(self, row: Sequence[Any]) -> None:
-        texts = ["" if cell is None else text(cell) for cell in row]
-        self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, texts, strict=True)]
+    def _texts(self, row: Sequence[Any]) -> list[str]:
+        """A row for people: long texts are cut, numbers are not."""
+        return [
+            "" if cell is None else cut(text(cell), self._LONGEST) if isinstance(cell, str) else text(cell)
+            for cell in row
+        ]
+
+    def _grow(self, texts: Sequence[str]) -> None:
+        self._widths = [max(columns, width(cell)) for columns, cell in zip(self._widths, texts, strict=True)]
 
     def _line(self, texts: Sequence[str]) -> str:
         pairs = zip(texts[: self._shown], self._widths, strict=False)
-        return _GAP.join(text.rjust(max(width, 8)) for text, width in pairs).rstrip()
+        line = _GAP.join(padded(text, columns, right=True) for text, columns in pairs)
+        return cut(line.rstrip(), self._room())

@@ -33,7 +33,7 @@ def sentence(error: BaseException) -> str:
 
 def is_terminal() -> bool:
     """Whether somebody looks at what is printed."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def size() -> os.terminal_size:
@@ -43,7 +43,25 @@ def size() -> os.terminal_size:
 
 def styled(text: str, *, colour: str | None = None, bold: bool = False) -> str:
     """Text in a colour, unless NO_COLOR is set. `click.echo` drops both where there is no terminal."""
+    if os.environ.get("TERM") == "dumb":
+        return text
     return click.style(text, fg=None if os.environ.get("NO_COLOR") else colour, bold=bold or None)
+
+
+def painted(text: str, style: str) -> str:
+    """Text in a colour, or in a style: 'bold' or 'dim'."""
+    if style not in ("bold", "dim"):
+        return styled(text, colour=style)
+    return text if os.environ.get("TERM") == "dumb" else click.style(text, **{style: True})
+
+
+def rule() -> str:
+    """What the line below a heading is made of."""
+    try:
+        "─".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return "-"
+    return "─"
 
 
 def note(text: str) -> None:

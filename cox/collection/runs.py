@@ -100,6 +100,17 @@ class Runs:
         folder, key = self._places[name]
         return layout.RunLayout(Path(folder, key))
 
+    def resolve(self, name: str) -> str:
+        """Return the name of the run that is meant by it, or by a beginning that no other run has.
+
+        Raises:
+            RunNotFoundError: There is none; names what may have been meant.
+            RunNameError: There are several; names them.
+        """
+        from cox.collection.naming import resolve
+
+        return resolve(name, self.names, f"{name!r} in {self.directory}")
+
     def guarded(self, name: str, read: Callable[[], Any], *, skip: bool = False) -> Any:
         """What `read` returns, or None if the run cannot be read and is to be left out."""
         try:

@@ -34,6 +34,8 @@ from cox.extras import needed
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cox.collection.shown import Comparison, Differences
+
 __all__ = ["compare", "diff"]
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -52,7 +54,6 @@ _REDUCTIONS: dict[str, Callable[[Array], Any]] = {
     "median": np.median,
     "sum": np.sum,
 }
-_STATISTICS = ("n", "n_nan", "mean", "std", "low", "high", "iqm", "min", "max", "runs")
 #: Cells that a bootstrap holds at once, 80 MB.
 _BATCH = 10_000_000
 
@@ -70,7 +71,7 @@ def compare(
     mixed: bool = False,
     resamples: int = 9999,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> Comparison:
     """Describe the runs that share the values of some parameters.
 
     Each run's `metric` is reduced to one number; then the runs are grouped, and each group is described.
@@ -101,12 +102,12 @@ def compare(
           the mean, NaN for one run and the mean itself where all are equal;
         - `iqm`, the interquartile mean as rliable computes it, scipy.stats.trim_mean(0.25): the mean
           without the n // 4 lowest and the n // 4 highest (Agarwal et al. 2021, "Deep Reinforcement
-          Learning at the Edge of the Statistical Precipice"); `min`; `max`;
-        - `runs`, the names of the n runs, sorted.
+          Learning at the Edge of the Statistical Precipice"); `min`; `max`.
 
-        In `attrs`: `metric`, `reduce`, `over`, `level` and `interval` as asked; `left_out`, the runs without
-        any value; `nan`, the runs with NaN among their values, whatever became of it; `repeated`, tuples of
-        runs with the same values of `by` and of `over`, that is, a repeated seed (none without `over`).
+        Its method `runs()` gives the names of the n runs of each group, sorted, as does `attrs["runs"]`.
+        Also in `attrs`: `metric`, `reduce`, `over`, `level` and `interval` as asked; `left_out`, the runs
+        without any value; `nan`, the runs with NaN among their values, whatever became of it; `repeated`,
+        tuples of runs that share all parameters, as after a repeated seed (none without `over`).
 
     Raises:
         ColumnNotFoundError: No metric or parameter of that name; names those there are.
@@ -126,6 +127,7 @@ def compare(
     described = [_described(runs, reduced, method) for _, runs in groups]
     frame = _as_frame(grouping, [values for values, _ in groups], described)
     frame.attrs = {
+        "runs": [row[-1] for row in described],
         "metric": metric,
         "reduce": reduce if isinstance(reduce, str) else getattr(reduce, "__name__", repr(reduce)),
         "over": varying,
@@ -133,14 +135,14 @@ def compare(
         "interval": interval,
         "left_out": sorted({*cells.runs, *rows[EXP_ID].unique().tolist()} - set(reduced)),
         "nan": with_nan,
-        "repeated": _repeated(cells, reduced, grouping, varying),
+        "repeated": _repeated(cells, reduced, varying),
     }
     return frame
 
 
 def diff(
     first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]], names: tuple[str, str]
-) -> pd.DataFrame:
+) -> Differences:
     """The entries in which two runs differ.
 
     Args:
@@ -158,6 +160,7 @@ def diff(
     import pandas as pd
 
     from cox import frames
+    from cox.collection.shown import Differences
 
     found: list[tuple[Any, ...]] = []
     same = 0
@@ -170,7 +173,7 @@ def diff(
             else:
                 found.append((section, name, uncovered(was), uncovered(now), _change(was, now)))
     columns = [frames.objects([entry[at] for entry in found]) for at in range(5)]
-    frame: pd.DataFrame = pd.concat(columns, axis=1)
+    frame: Differences = Differences(pd.concat(columns, axis=1))
     frame.columns = pd.Index(["section", "name", *names, "change"])
     frame.attrs = {"same": same}
     return frame
@@ -299,16 +302,15 @@ def _named(names: Sequence[str], values: Sequence[Any]) -> str:
     return told or "of all runs"
 
 
-def _repeated(
-    cells: Parameters, runs: Iterable[str], grouping: Sequence[str], varying: Sequence[str]
-) -> list[tuple[str, ...]]:
+def _repeated(cells: Parameters, runs: Iterable[str], varying: Sequence[str]) -> list[tuple[str, ...]]:
+    """Runs that share all parameters. Those that `mixed` put together differ in some."""
     if not varying:
         return []
-    return [tuple(same) for _, same in cells.groups(sorted(runs), [*grouping, *varying]) if len(same) > 1]
+    return [tuple(same) for _, same in cells.groups(sorted(runs), cells.names) if len(same) > 1]
 
 
 def _described(runs: Sequence[str], reduced: Mapping[str, float], method: _Method) -> list[Any]:
-    """One group, in the order of `_STATISTICS`."""
+    """One group: the statistics in their order, and the runs."""
     numbered = [run for run in runs if not math.isnan(reduced[run])]
     values = np.array([reduced[run] for run in numbered])
     n, n_nan = len(numbered), len(runs) - len(numbered)
@@ -370,20 +372,17 @@ def _bootstrap(level: float, resamples: int, seed: int) -> _Method:
 
 def _as_frame(
     names: Sequence[str], groups: Sequence[Sequence[Any]], described: Sequence[Sequence[Any]]
-) -> pd.DataFrame:
-    import pandas as pd
-
+) -> Comparison:
     from cox import frames
+    from cox.collection.shown import STATISTICS, Comparison
 
     columns: dict[str, Any] = {}
     for at, name in enumerate(names):
-        shown = f"{name} (parameter)" if name in _STATISTICS else name
+        shown = f"{name} (parameter)" if name in STATISTICS else name
         columns[shown] = frames.objects([uncovered(values[at]) for values in groups]).infer_objects()
-    for at, name in enumerate(_STATISTICS):
-        values = [row[at] for row in described]
-        columns[name] = frames.objects(values) if name == "runs" else values
-    made: pd.DataFrame = pd.DataFrame(columns)
-    return made
+    columns |= {name: [row[at] for row in described] for at, name in enumerate(STATISTICS)}
+    frame: Comparison = Comparison(columns)
+    return frame
 
 
 def _change(was: Any, now: Any) -> Any:

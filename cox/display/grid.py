@@ -1,10 +1,10 @@
-"""Rows as columns of plain values: what every command prints."""
+"""Rows as columns of plain values: what every command prints, and a notebook shows."""
 
 from __future__ import annotations
 
 import datetime
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,8 @@ from cox.display.text import printable, text
 if TYPE_CHECKING:
     import pandas as pd
 
-
-#: As long as a UUID, so that a run's name can be copied.
-WHOLE_NAME = 36
+#: What has to stay in a narrow table, what is usual, and what is left out first.
+PINNED, USUAL, DECORATION = 0, 500, 900
 
 
 @dataclass(slots=True)
@@ -27,8 +26,14 @@ class Column:
         cells: Its values.
         title: What it is called for people; by default the name.
         shown: Turns a value into text for people.
-        style: Tells rich how to colour a value.
-        least: To how many characters its cells may be cut where a table is too wide.
+        style: Tells the colour of a value; '' for none.
+        rank: Where a table is too wide, columns of a higher rank are left out first. From `DECORATION` on
+            they are left out before anything is cut that tells rows apart.
+        tells: Whether it tells rows apart: cells that differ are never cut to the same text.
+        among: Further texts that its cells must not be mistaken for, such as the names of all runs. Such a
+            column is cut last, and in the middle.
+        whole: Whether it must not be cut at all. Numbers never are.
+        numeric: Whether its texts are numbers, such as a mean with its interval.
     """
 
     name: str
@@ -36,7 +41,11 @@ class Column:
     title: str | None = None
     shown: Callable[[Any], str] | None = None
     style: Callable[[Any], str] | None = None
-    least: int = 12
+    rank: int = USUAL
+    tells: bool = False
+    among: Sequence[str] | None = None
+    whole: bool = False
+    numeric: bool = False
 
     @property
     def heading(self) -> str:
@@ -47,12 +56,20 @@ class Column:
     def is_number(self) -> bool:
         """Whether it is to be aligned to the right."""
         there = [cell for cell in self.cells if cell is not None]
-        return bool(there) and all(map(_is_number, there))
+        return bool(there) and (self.numeric or all(map(_is_number, there)))
 
     def texts(self) -> list[str]:
-        """Its cells for people."""
+        """Its cells for people. Numbers that six digits would make look equal have all of theirs."""
         shown = self.shown or text
-        return ["" if cell is None else shown(cell) for cell in self.cells]
+        texts = ["" if cell is None else shown(cell) for cell in self.cells]
+        if self.tells and self.shown is None and any(isinstance(cell, float) for cell in self.cells):
+            numbers = {cell for cell in self.cells if _is_number(cell) and cell == cell}
+            if len(set(map(shown, numbers))) < len(numbers):
+                return [
+                    repr(cell) if isinstance(cell, float) else text
+                    for cell, text in zip(self.cells, texts, strict=True)
+                ]
+        return texts
 
 
 @dataclass(slots=True)
@@ -82,15 +99,12 @@ class Grid:
 
 def from_frame(frame: pd.DataFrame) -> Grid:
     """A frame's columns, without its index."""
-    made = [Column(str(name), _cells(frame.iloc[:, at])) for at, name in enumerate(frame.columns)]
-    for column in made:
-        if column.name == "exp_id":
-            column.least = WHOLE_NAME
-    return Grid(made, frame)
+    columns = [Column(str(name), _cells(frame.iloc[:, i])) for i, name in enumerate(frame.columns)]
+    return Grid(columns, frame)
 
 
 def _cells(values: pd.Series[Any]) -> list[Any]:
-    """The cells of one column. pandas has nan for a missing text, which is no nan that anybody measured."""
+    """The cells of one column. pandas has nan for a missing text, which nobody measured."""
     cells: list[Any] = values.tolist()
     if values.dtype.kind in "biuf" and hasattr(values.dtype, "isbuiltin"):  # numpy's: they are plain
         return cells

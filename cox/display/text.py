@@ -27,3 +27,47 @@ def text(value: Any) -> str:
 def briefly(value: Any) -> str:
     """A value for people: four digits of a float."""
     return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes: a wide character takes two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, columns: int, *, right: bool = False) -> str:
+    """A text that takes as many columns, aligned to the left or to the right."""
+    space = " " * (columns - width(text))
+    return space + text if right else text + space
+
+
+def cut(text: str, columns: int, keep: str = "start") -> str:
+    """A text that takes no more columns: an ellipsis stands for what was taken out.
+
+    Args:
+        text: The text.
+        columns: How many columns it may take.
+        keep: What to keep of it: its 'start', its 'end', or 'both'.
+    """
+    if width(text) <= columns:
+        return text
+    room = max(0, columns - 1)
+    head = {"start": room, "end": 0, "both": (room + 1) // 2}[keep]
+    start = _first(text, head)
+    end = _first(text[::-1], room - width(start) if keep != "start" else 0)[::-1]
+    return (start + ELLIPSIS + end)[: max(0, columns)]
+
+
+def _first(text: str, columns: int) -> str:
+    """As many of the first characters as fit."""
+    if text.isascii():
+        return text[:columns]
+    used = 0
+    for i, char in enumerate(text):
+        used += width(char)
+        if used > columns:
+            return text[:i]
+    return text

@@ -50,7 +50,13 @@ FLOORS: list[set[str]] = [
     {"cox.curves"},
     {"cox.table"},
     {"cox.store", "cox.executors"},
-    {"cox.collection.scan", "cox.collection.progress", "cox.collection.blocks"},
+    {
+        "cox.collection.scan",
+        "cox.collection.progress",
+        "cox.collection.blocks",
+        "cox.collection.naming",
+        "cox.collection.shown",
+    },
     {
         "cox.collection.cache",
         "cox.collection.status",
@@ -60,7 +66,7 @@ FLOORS: list[set[str]] = [
     {"cox.collection.reading", "cox.collection.assembly", "cox.collection.statistics"},
     {"cox.collection.overview", "cox.collection.plotting", "cox.collection.exports"},
     {"cox.collection.parquet", "cox.collection.runs"},
-    {"cox.collection.table"},
+    {"cox.collection.table", "cox.collection.listing"},
     {"cox.collection"},
     {"cox.readers"},  # beside the store as readers go, but `stores` are Stores
     {"cox.view", "cox.verify"},

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cox.collection import statistics
+from cox.collection.shown import STATISTICS
 from cox.collection.statistics import compare, diff
 from cox.errors import ColumnNotFoundError, CompareError, MissingExtraError
 
@@ -58,10 +58,10 @@ def settings() -> pd.DataFrame:
 
 def test_groups_are_described_as_by_hand(rows: pd.DataFrame, settings: pd.DataFrame) -> None:
     found = compare(rows, settings, metric="acc", by=["lr"], over="seed")
-    assert list(found) == ["lr", "n", "n_nan", "mean", "std", "low", "high", "iqm", "min", "max", "runs"]
+    assert list(found) == ["lr", "n", "n_nan", "mean", "std", "low", "high", "iqm", "min", "max"]
     assert found["lr"].tolist() == [0.01, 0.1]
     assert found["n"].tolist() == [1, 3] and found["n_nan"].tolist() == [0, 0]
-    assert found["runs"].tolist() == [("b0",), ("a0", "a1", "a2")]
+    assert found.runs().tolist() == [("b0",), ("a0", "a1", "a2")]
     one, three = found.to_dict("records")
     assert (one["mean"], one["iqm"], one["min"], one["max"]) == (5, 5, 5, 5)
     assert all(math.isnan(one[name]) for name in ("std", "low", "high"))
@@ -71,6 +71,7 @@ def test_groups_are_described_as_by_hand(rows: pd.DataFrame, settings: pd.DataFr
     half = 4.302652729911275 * math.sqrt(7 / 3)
     assert (three["low"], three["high"]) == pytest.approx((3 - half, 3 + half), rel=1e-9)
     assert found.attrs == {
+        "runs": [("b0",), ("a0", "a1", "a2")],
         "metric": "acc",
         "reduce": "last",
         "over": ["seed"],
@@ -187,16 +188,15 @@ def test_a_run_that_diverged_is_told(reduce: str, mean: float, n_nan: int, dtype
     rows["acc"] = pd.Series(values, dtype=dtype)
     found = compare(rows, params(bad={"seed": 0}, good={"seed": 1}), metric="acc", over="seed", reduce=reduce)
     assert (found["mean"][0], found["n_nan"][0], found["n"][0]) == (mean, n_nan, 2 - n_nan)
-    assert found["runs"][0] == (("good",) if n_nan else ("bad", "good"))
+    assert found.runs()[0] == (("good",) if n_nan else ("bad", "good"))
     assert found.attrs["nan"] == ["bad"] and found.attrs["left_out"] == []
 
 
 def test_a_group_in_which_all_diverged_stays_in_the_table() -> None:
     settings = params(a={"lr": 1}, b={"lr": 2})
-    bad, good = compare(
-        table(a=[math.nan], b=[1.0]), settings, metric="acc", by=["lr"], reduce="max"
-    ).to_dict("records")
-    assert (bad["lr"], bad["n"], bad["n_nan"], bad["runs"]) == (1, 0, 1, ())
+    found = compare(table(a=[math.nan], b=[1.0]), settings, metric="acc", by=["lr"], reduce="max")
+    bad, good = found.to_dict("records")
+    assert (bad["lr"], bad["n"], bad["n_nan"], found.runs()[0]) == (1, 0, 1, ())
     assert math.isnan(bad["mean"]) and math.isnan(bad["iqm"]) and math.isnan(bad["max"])
     assert (good["n"], good["mean"]) == (1, 1)
 
@@ -204,7 +204,7 @@ def test_a_group_in_which_all_diverged_stays_in_the_table() -> None:
 def test_runs_without_a_value_are_left_out_and_told() -> None:
     rows = pd.DataFrame({"acc": pd.array([1, None, None], dtype="Float64"), "exp_id": ["a", "a", "gone"]})
     found = compare(rows, params(a={"seed": 0}, norows={"seed": 1}), metric="acc", over="seed")
-    assert found["runs"].tolist() == [("a",)]
+    assert found.runs().tolist() == [("a",)]
     assert found.attrs["left_out"] == ["gone", "norows"]
     with pytest.raises(CompareError, match="no run has a value of 'acc'"):
         compare(rows[1:], params(a={}), metric="acc")
@@ -267,7 +267,7 @@ def test_many_values_of_what_differs_are_not_all_told() -> None:
 
 def test_only_runs_with_a_value_can_differ() -> None:
     settings = params(a={"lr": 1}, b={"lr": 2})
-    assert compare(table(a=[1.0]), settings, metric="acc")["runs"].tolist() == [("a",)]
+    assert compare(table(a=[1.0]), settings, metric="acc").runs().tolist() == [("a",)]
 
 
 def test_a_run_that_lacks_a_parameter_differs_from_one_that_has_it() -> None:
@@ -308,7 +308,7 @@ def test_values_of_all_types_are_grouped_and_sorted() -> None:
 def test_true_is_not_one_and_one_is_one() -> None:
     settings = params(a={"v": True}, b={"v": 1}, c={"v": 1.0}, d={"v": "1"})
     found = compare(table(a=[1.0], b=[1.0], c=[1.0], d=[1.0]), settings, metric="acc", by="v")
-    assert sorted(found["runs"]) == [("a",), ("b", "c"), ("d",)]
+    assert sorted(found.runs()) == [("a",), ("b", "c"), ("d",)]
 
 
 def test_a_parameter_that_is_called_like_a_statistic() -> None:
@@ -385,7 +385,7 @@ def test_invariants(runs: list[tuple[float, str]], shuffler: random.Random) -> N
     settings = params(**{name: {"g": g, "seed": at} for at, (name, (_, g)) in enumerate(zip(names, runs))})  # noqa: B905
     found = compare(rows, settings, metric="acc", by="g", over="seed")
     assert found["n"].sum() == len(runs)
-    assert sorted(run for group in found["runs"] for run in group) == sorted(names)
+    assert sorted(run for group in found.runs() for run in group) == sorted(names)
     several = found[found["n"] > 1]
     assert (several["low"] <= several["mean"]).all() and (several["mean"] <= several["high"]).all()
     for name in ("iqm", "mean"):
@@ -488,5 +488,5 @@ def test_equal_runs_give_an_empty_frame() -> None:
 
 
 def test_the_statistics_are_told_in_the_docstring() -> None:
-    for name in statistics._STATISTICS:
+    for name in STATISTICS:
         assert f"`{name}`" in (compare.__doc__ or "")
