@@ -67,7 +67,7 @@ def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
     from cox.collection.status import status_of
 
     reader = reader_at(run.root)
-    params = reader.source.parameters(reader.exp_ids).get(run.root.name, {})
+    params = dict(reader.source.parameters(reader.exp_ids).get(run.root.name, {}))
     last = {
         name: dict(zip(table.schema.names(), row, strict=True))
         for name, table in found.items()
