@@ -87,6 +87,35 @@ MUTANTS = [
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
     ),
     Mutant(
+        "the second copy of an added column",
+        "cox/storage/journal.py",
+        "        return self._put_all([record, record], self.next_seq, table, table.nrows)",
+        "        return self._put_all([record], self.next_seq, table, table.nrows)",
+        f"{TROUBLES}/test_wide_tables.py::test_the_record_of_a_column_survives_damage_to_one_of_its_copies",
+    ),
+    Mutant(
+        "another number for rows that a signal handler logs while a column is added",
+        "cox/storage/writer.py",
+        "        table.forget_declaration()  # a signal handler that logs now does so under another number\n",
+        "",
+        f"{TROUBLES}/test_wide_tables.py::"
+        "test_a_column_added_by_a_signal_handler_in_the_middle_of_another_is_not_mixed_up",
+    ),
+    Mutant(
+        "blocks for names that HDF5's description of a table does not hold",
+        "cox/storage/hdf5/writing.py",
+        " and described <= _MOST_FIELD_BYTES:",
+        ":",
+        f"{TROUBLES}/test_wide_tables.py::test_long_names_are_folded_by_blocks",
+    ),
+    Mutant(
+        "rows of another program are the run's own before others follow them",
+        "cox/storage/fold.py",
+        "    adopted = adopt and snapshot.adopt_rows(now.content)\n",
+        "    adopted = False\n",
+        f"{TROUBLES}/test_types.py::test_nrows_counts_rows_that_another_program_appended",
+    ),
+    Mutant(
         "the second copy of a rewind",
         "cox/storage/journal.py",
         "self._put_all([record, record], ",
