@@ -23,6 +23,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── StorageError          (OSError)            the file system refused a write
     │   └── RunGoneError                           the run was removed or moved while it was written
     ├── DamagedError          (OSError)            a file that cannot be read as what it is
+    │   └── RebuildError                            an object whose code is gone, or is not what it was
     ├── FormatVersionError    (ValueError)         a file written by a newer cox
     ├── UntrustedObjectError  (UnpicklingError)    an object that only code of a stranger could rebuild
     └── MissingExtraError     (ImportError)        an optional package is not installed
@@ -133,6 +134,18 @@ class RunGoneError(StorageError):
 
 class DamagedError(CoxError, OSError):
     """A file of a run that cannot be read as what it should be."""
+
+
+class RebuildError(DamagedError):
+    """An object that its own code cannot rebuild any more, though its bytes are whole.
+
+    Attributes:
+        needs: The classes and functions that it is made of, as far as they are known.
+    """
+
+    def __init__(self, message: str, needs: str = "") -> None:
+        super().__init__(message)
+        self.needs = needs
 
 
 class FormatVersionError(CoxError, ValueError):

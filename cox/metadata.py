@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from cox import objects, unreadable
 from cox.errors import CoxError
 from cox.schema import OBJECT_KINDS, Column, shown
-from cox.storage import layout
+from cox.storage import fs, layout
+from cox.trust import Trust, place_of
 from cox.unreadable import Unreadable
 
 if TYPE_CHECKING:
@@ -105,22 +106,38 @@ class RunParameters(Mapping[str, Any]):
             raise
         except Exception as error:  # noqa: BLE001 - code that rebuilds an object may raise anything
             reason = str(error) if isinstance(error, CoxError) else f"{type(error).__name__}: {error}"
-        if column.kind == "object":
-            return unreadable.of_text(cell, reason)
-        payload = self._payload(cell)
-        if payload is None:
-            return Unreadable("missing object", hashlib.sha256(str(cell).encode()).hexdigest(), reason)
-        return unreadable.of_bytes(payload, reason)
+        return stand_in(column, cell, self._run, reason)
 
     def _payload(self, cell: str) -> bytes | None:
-        """The content of the file that a cell names; None if there is none."""
-        if self._run is None:
-            return None
-        path = self._run.objects_dir / Path(cell).name
-        try:
-            return path.read_bytes() if path.is_file() and not path.is_symlink() else None
-        except OSError:
-            return None
+        return _payload(cell, self._run)
+
+
+def stand_in(column: Column, cell: str, run: layout.RunLayout | None, reason: str) -> Unreadable:
+    """What stands for an object that cannot be rebuilt.
+
+    Args:
+        column: Its column.
+        cell: The cell.
+        run: The run, for what is stored in files.
+        reason: Why it cannot be.
+    """
+    if column.kind == "object":
+        return unreadable.of_text(cell, reason)
+    payload = _payload(cell, run)
+    if payload is None:
+        return Unreadable("missing object", hashlib.sha256(str(cell).encode()).hexdigest(), reason)
+    return unreadable.of_bytes(payload, reason)
+
+
+def _payload(cell: str, run: layout.RunLayout | None) -> bytes | None:
+    """The content of the file that a cell names; None if there is none."""
+    if run is None:
+        return None
+    try:
+        with fs.open_regular(run.objects_dir / Path(cell).name) as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def first_row(table: TableData, *, is_ranked: bool = False) -> dict[str, tuple[Column, Any]]:
@@ -146,7 +163,7 @@ def first_row(table: TableData, *, is_ranked: bool = False) -> dict[str, tuple[C
     return first
 
 
-def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: objects.Trust, where: str) -> Any:
+def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: Trust, table: str) -> Any:
     """A cell as the object that it stands for.
 
     Args:
@@ -154,22 +171,24 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: objects.Tru
         cell: The cell.
         run: Its run.
         trust: Which of the run's objects may be rebuilt.
-        where: For the error.
+        table: Its table.
 
     Raises:
         UntrustedObjectError: Nobody vouched for it.
+        RebuildError: The code that it is made of is gone.
     """
     if cell is None:
         return None
     if column.kind == "object":
-        return objects.from_text(cell, trust, where)
+        return objects.from_text(cell, trust, place_of(run, table, column.name))
     if column.kind == "pickle":
-        return objects.read_pickle(run.objects_dir / Path(cell).name, trust, where)
+        path = run.objects_dir / Path(cell).name
+        return objects.read_pickle(path, trust, place_of(run, table, column.name))
     return cell
 
 
 def parameters(
-    table: TableData | None, run: layout.RunLayout, trust: objects.Trust, *, is_ranked: bool = False
+    table: TableData | None, run: layout.RunLayout, trust: Trust, *, is_ranked: bool = False
 ) -> dict[str, Any]:
     """The parameters of a run, without objects that cannot be rebuilt; empty if it has no row of them.
 
@@ -183,7 +202,7 @@ def parameters(
         return {}
 
     def decode(column: Column, cell: Any) -> Any:
-        return decoded(column, cell, run, trust, f"column {column.name!r} of table {table.name!r}")
+        return decoded(column, cell, run, trust, table.name)
 
     values = RunParameters(first_row(table, is_ranked=is_ranked), decode, run)
     return {name: value for name, value in values.items() if not isinstance(value, Unreadable)}

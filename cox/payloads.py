@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import mmap
+import os
 import pickletools
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import IO, BinaryIO
 import crc32c
 
 from cox import signing
-from cox.storage import layout
+from cox.storage import fs, layout
 
 
 def flaw_of_cell(text: str) -> str:
@@ -40,12 +41,16 @@ def flaw_of_file(path: Path, kind: str) -> str:
     Raises:
         OSError: It cannot be looked into.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        return "no regular file"
-    if not path.exists():
+    try:
+        file = fs.open_regular(path)
+    except FileNotFoundError:
         return "missing"
-    with path.open("rb") as file:
-        if not path.stat().st_size:
+    except OSError as error:
+        if error.errno in fs.NOT_REGULAR:
+            return "no regular file"
+        raise
+    with file:
+        if not os.fstat(file.fileno()).st_size:
             return "empty"
         if not has_its_checksum(file, path.name):
             return "not the bytes that were written, by the checksum in its name"
@@ -81,7 +86,8 @@ def _flaw_of_pickle(file: IO[bytes] | mmap.mmap, *, alone: bool = True) -> str:
     except Exception as error:  # noqa: BLE001 - damaged bytes make it raise all kinds
         return f"no whole pickle: {error}"
     rest = file.read() if alone else b""
-    if rest and not (len(rest) == signing.SIGNATURE_SIZE and rest.startswith(signing.MARK)):
+    marks = (signing.MARK, signing.OLD_MARK)
+    if rest and not (len(rest) == signing.SIGNATURE_SIZE and rest.startswith(marks)):
         return f"{len(rest)} bytes behind its end are no signature"
     return ""
 

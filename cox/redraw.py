@@ -22,10 +22,10 @@ from cox import events, metadata, tfrecords
 from cox.collection.scan import is_run
 from cox.errors import RunNotFoundError
 from cox.eventfile import event_files, new_name
-from cox.objects import Trust
 from cox.repair import Originals, held
 from cox.storage import fs, layout, snapshot
 from cox.storage.columns import Array, TableData
+from cox.trust import Trust
 
 #: Value and time of a point, in seconds since 1970.
 _Point = tuple[float, float]

@@ -39,11 +39,11 @@ from cox.errors import (
     TableNotFoundError,
     warn,
 )
-from cox.objects import Trust
-from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema
+from cox.schema import OBJECT, OBJECT_KINDS, PICKLE, PYTORCH_STATE, Schema
 from cox.storage import empty, fs, layout, runinfo
 from cox.storage.writer import RunWriter, open_writer, release
 from cox.table import Table
+from cox.trust import Place, Trust, adopt
 from cox.utils import (  # where scripts written for upstream find them, too
     Parameters,
     _clean_dict,
@@ -181,7 +181,10 @@ class Store:
                 _log.info("Logging in: %s", self.path)
             elif new:
                 raise RunExistsError(f"run {self.path} exists already; leave new=True out to go on with it")
+            is_old = not made and run.store_file.exists() and runinfo.run_id(run) is None
             self._writer = open_writer(run, rank, sync=sync)
+            if is_old:
+                adopt(run, self._writer.run_id)
         except OSError as error:
             if made and not isinstance(error, RunInUseError):
                 _remove_unused(run)
@@ -653,8 +656,10 @@ class Store:
     def _count_rows(self, name: str) -> int:
         return self._snapshot(rows=False).content.nrows.get(name, 0)
 
-    def _where(self, table: str) -> str:
-        return f"table {table!r} of run {self.path}"
+    def _place(self, table: str, schema: Schema) -> Place:
+        """Where an object of a table stands, of which only the cell is known."""
+        columns = tuple(column.name for column in schema if column.kind in OBJECT_KINDS)
+        return Place(table, columns, f"table {table!r} of run {self.path}")
 
 
 def _check_options(mode: str, rank: int | None, sync: str | None, on_error: str) -> None:

@@ -19,6 +19,7 @@ from cox.errors import (
     warn,
 )
 from cox.schema import FILE_KINDS, Column, Schema, as_mapping, convert, shown, type_name
+from cox.signing import Origin
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cox.storage.writer import TableState
     from cox.store import Store
+    from cox.trust import Place
 
 
 class Table:
@@ -86,15 +88,16 @@ class Table:
 
         Raises:
             UntrustedObjectError: It is not plain data, and nobody vouched for it.
-            DamagedError: It is no text of an object.
+            RebuildError: The code that it is made of is not there any more, or another.
+            DamagedError: The text does not decode to an object.
         """
         if s is None or s == "" or (not isinstance(s, str) and s != s):
             return None
-        return objects.from_text(s, self._store._trust, self._store._where(self.name))
+        return objects.from_text(s, self._store._trust, self._place)
 
     def get_pickle(self, uid: str) -> Any:
         """The object of a PICKLE cell. Raises as `get_object` does."""
-        return objects.read_pickle(self._payload(uid), self._store._trust, self._store._where(self.name))
+        return objects.read_pickle(self._payload(uid), self._store._trust, self._place)
 
     def get_state_dict(self, uid: str, **kwargs: Any) -> Any:
         """The state of a PYTORCH_STATE cell.
@@ -106,8 +109,7 @@ class Table:
         Raises:
             UntrustedObjectError: It is more than tensors, and nobody vouched for it.
         """
-        where = self._store._where(self.name)
-        return objects.read_torch(self._payload(uid), self._store._trust, where, **kwargs)
+        return objects.read_torch(self._payload(uid), self._store._trust, self._place, **kwargs)
 
     def get_pytorch_state(self, uid: str, **kwargs: Any) -> Any:
         """The same as `get_state_dict`."""
@@ -232,6 +234,10 @@ class Table:
     # --- Inside
 
     @property
+    def _place(self) -> Place:
+        return self._store._place(self.name, self._columns)
+
+    @property
     def _columns(self) -> Schema:
         if self._state is None:
             self._store._refresh_if_open()
@@ -322,12 +328,13 @@ class Table:
             writer.check_place()  # a file is made: what this costs does not count
         directory = writer.run.objects_dir
         path = fs.temporary_beside(directory / column.kind)
-        checksum = self._stored(column, value, lambda obj: write(obj, path))
+        checksum = self._stored(column, value, lambda obj, origin: write(obj, path, origin))
         return _PendingFile(path, layout.payload_name(str(uuid.uuid4()), checksum))
 
     def _stored(self, column: Column, value: Any, store: Any) -> Any:
+        origin = Origin(self._writable().writer.run_id, self.name, column.name)
         try:
-            return store(value)
+            return store(value, origin)
         except CoxError:
             raise
         except OSError as error:

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 from cox import objects
 from cox.errors import DamagedError
 from cox.schema import infer as schema_from_dict
+from cox.signing import NOWHERE
 from cox.storage import layout
+from cox.trust import TEXT, Trust
 
 __all__ = [
     "Parameters",
@@ -173,7 +175,7 @@ def has_tensorboard(dirname: str | os.PathLike[str]) -> bool:
 
 def obj_to_string(obj: Any) -> str:
     """An object as the text of an OBJECT cell."""
-    return objects.to_text(obj)
+    return objects.to_text(obj, NOWHERE)
 
 
 def string_to_obj(s: Any, *, allow_pickle: bool = False) -> Any:
@@ -187,6 +189,6 @@ def string_to_obj(s: Any, *, allow_pickle: bool = False) -> Any:
     if not isinstance(s, str):
         return s
     try:
-        return objects.from_text(s, objects.Trust(allow_pickle=allow_pickle), "this text")
+        return objects.from_text(s, Trust(allow_pickle=allow_pickle), TEXT)
     except DamagedError:
         return s

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import click
 
-from cox import objects, plain
+from cox import objects, plain, signing
 from cox.display.text import printable
 from cox.errors import CoxError
+from cox.schema import OBJECT_KINDS
 from cox.storage import layout
+from cox.trust import Place, Trust, place_of, vouch
 
 
 class Payload(NamedTuple):
@@ -23,7 +24,7 @@ class Payload(NamedTuple):
     Attributes:
         where: Which cell or file it is.
         needs: What would be called to rebuild it.
-        digest: SHA-256 of its bytes, in hex.
+        digest: SHA-256 of its bytes, in hex: of those that were looked at, whatever the file holds by then.
     """
 
     where: str
@@ -50,7 +51,7 @@ def trust(path: Path, yes: bool, as_json: bool) -> None:
         found = list(unvouched(run))
         if as_json:
             if yes and found:
-                objects.write_trusted(run, (payload.digest for payload in found))
+                vouch(run, (payload.digest for payload in found))
             listed = [payload._asdict() for payload in found]
             click.echo(json.dumps({"run": str(path), "trusted": yes, "objects": listed}))
             return
@@ -62,7 +63,7 @@ def trust(path: Path, yes: bool, as_json: bool) -> None:
             click.echo(f"  {printable(where)}: {printable(needs)}")
         if not yes:
             click.confirm("Do you trust them?", abort=True)
-        objects.write_trusted(run, (payload.digest for payload in found))
+        vouch(run, (payload.digest for payload in found))
     except (CoxError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{len(found)} objects trusted.")
@@ -77,43 +78,46 @@ def unvouched(run: layout.RunLayout) -> Iterator[Payload]:
     """
     from cox.storage import snapshot
 
-    trusted = objects.Trust(run)
+    trusted = Trust(run)
+    files: dict[str, tuple[str, list[str]]] = {}
     for table in snapshot.read(run).tables.values():
         for column in table.schema:
-            if column.kind == "object":
-                values, missing = table.column(column)
-                for row, cell in enumerate(values.tolist()):
-                    if missing is None or not missing[row]:
-                        where = f"table {table.name!r}, column {column.name!r}, row {row}"
-                        yield from _examine(objects.cell_bytes(cell, where), trusted, where)
+            if column.kind not in OBJECT_KINDS:
+                continue
+            values, missing = table.column(column)
+            for row, cell in enumerate(values.tolist()):
+                if missing is not None and missing[row]:
+                    continue
+                if column.kind == "object":
+                    where = f"table {table.name!r}, column {column.name!r}, row {row}"
+                    data = io.BytesIO(objects.cell_bytes(cell, where))
+                    yield from _examine(data, trusted, place_of(run, table.name, column.name), where)
+                else:
+                    files.setdefault(Path(cell).name, (table.name, []))[1].append(column.name)
     if run.objects_dir.is_dir():
         for path in sorted(run.objects_dir.iterdir()):
             if path.is_file() and not path.name.startswith(layout.TEMPORARY_PREFIX):
-                yield from _examine_file(path, trusted)
+                table_name, columns = files.get(path.name, ("", []))
+                where = f"file {layout.OBJECTS_DIR}/{path.name}"
+                place = Place(table_name, tuple(columns), where)
+                with objects.opened(path, where) as file, objects.private(file) as copy:
+                    yield from _examine(copy, trusted, place, where)
 
 
-def _examine(data: bytes, trusted: objects.Trust, where: str) -> Iterator[Payload]:
+def _examine(file: BinaryIO, trusted: Trust, place: Place, where: str) -> Iterator[Payload]:
+    """The object in a file that nobody else can change, if it needs somebody to vouch for it."""
+    file.seek(0)
+    is_archive = file.read(2) == b"PK"  # torch's
+    file.seek(0)
+    needs = objects.beyond_weights(file) if is_archive else _beyond_plain(file)
+    if needs and not trusted.covers(file, place):
+        yield Payload(where, needs, signing.sealed(file).digest.hex())
+
+
+def _beyond_plain(file: BinaryIO) -> str:
     try:
-        plain.loads(data)
-    except plain.NotPlainError:
-        if not trusted.covers(data):
-            needs = ", ".join(plain.names_in(io.BytesIO(data)))
-            yield Payload(where, needs, hashlib.sha256(data).hexdigest())
-
-
-def _examine_file(path: Path, trusted: objects.Trust) -> Iterator[Payload]:
-    where = f"file {layout.OBJECTS_DIR}/{path.name}"
-    with path.open("rb") as file:
-        if file.read(2) == b"PK":  # a zip archive: torch's
-            needs = objects.beyond_weights(path)
-        else:
-            file.seek(0)
-            try:
-                plain.load(file)
-            except plain.NotPlainError:
-                file.seek(0)
-                needs = ", ".join(plain.names_in(file))
-            else:
-                needs = ""
-    if needs and not trusted.covers_file(path):
-        yield Payload(where, needs, objects.digest_of(path))
+        plain.load(file)
+    except plain.NotPlainError as refusal:
+        file.seek(0)
+        return ", ".join(plain.names_in(file)) or refusal.name
+    return ""

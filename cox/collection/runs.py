@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from cox import objects
 from cox.collection import scan
 from cox.errors import (
     CollectionWarning,
@@ -26,6 +25,7 @@ from cox.errors import (
 from cox.metadata import METADATA, RunParameters, decoded
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout
+from cox.trust import Trust
 
 if TYPE_CHECKING:
     from cox.collection.overview import ParamFilter
@@ -205,14 +205,13 @@ class Runs:
 
     def decoder(self, table: str) -> Callable[[str, Column, Any], Any]:
         """What decodes a table's cells, each by its run's own schema and as far as its run is trusted."""
-        trusts: dict[str, objects.Trust] = {}
+        trusts: dict[str, Trust] = {}
 
         def decode(name: str, column: Column, cell: Any) -> Any:
             run = self.layout(name)
             if name not in trusts:
-                trusts[name] = objects.Trust(run, allow_pickle=self._allow_pickle)
-            where = f"column {column.name!r} of table {table!r} in run {run.root}"
-            return decoded(column, cell, run, trusts[name], where)
+                trusts[name] = Trust(run, allow_pickle=self._allow_pickle)
+            return decoded(column, cell, run, trusts[name], table)
 
         return decode
 

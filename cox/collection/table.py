@@ -13,7 +13,9 @@ from cox.collection.assembly import Collected, object_columns, refuse_unknown
 from cox.collection.parameters import EXP_ID, comparable
 from cox.collection.ranks import in_order
 from cox.collection.runs import Directory, ExpFilter, Runs, by_table
-from cox.schema import Schema
+from cox.errors import DamageWarning, RebuildError, warn
+from cox.metadata import stand_in
+from cox.schema import Column, Schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,13 +105,18 @@ class Table:
     def decoded(
         self, found: Collected, kept: frozenset[str], *, skip: bool
     ) -> tuple[Collected, dict[str, list[Any]]]:
-        """The objects of the columns that hold some; without the runs whose objects cannot be decoded."""
+        """The objects of the columns that hold some; without the runs whose objects cannot be decoded.
+
+        An object whose code is gone costs its own cell, which holds an `Unreadable`, and is warned about.
+        """
         schemas = dict.fromkeys(block.schema for block in found.blocks)
         columns = [name for name in object_columns(schemas, kept) if name in found.schema]
         if not columns:
             return found, {}
-        decode = self._runs.decoder(self._name)
-        return found.decoded(decode, columns, kept, partial(self._runs.guarded, skip=skip))
+        decoder = _Decoder(self._runs, self._name)
+        decoded = found.decoded(decoder, columns, kept, partial(self._runs.guarded, skip=skip))
+        decoder.warn()
+        return decoded
 
     # --- For those who take the runs in groups
 
@@ -169,6 +176,35 @@ class Table:
             return schema
         refuse_unknown(columns, schema.names(), f"table {self._name!r} has no column")
         return Schema(column for name in columns if (column := schema.get(name)) is not None)
+
+
+class _Decoder:
+    """Decodes the cells of a table, and remembers those that it had to put something else for."""
+
+    def __init__(self, runs: Runs, table: str) -> None:
+        self._runs, self._table = runs, table
+        self._decode = runs.decoder(table)
+        #: By column, class and reason, the runs of the cells.
+        self._lost: dict[tuple[str, str, str], list[str]] = {}
+
+    def __call__(self, run: str, column: Column, cell: Any) -> Any:
+        try:
+            return self._decode(run, column, cell)
+        except RebuildError as error:
+            reason = f"{type(error.__cause__).__name__}: {error.__cause__}"
+            instead = stand_in(column, cell, self._runs.layout(run), reason)
+            self._lost.setdefault((column.name, error.needs or instead.name, reason), []).append(run)
+            return instead
+
+    def warn(self) -> None:
+        """Say once for each class of a column that its objects are not there."""
+        for (column, needs, reason), runs in self._lost.items():
+            warn(
+                f"column {column!r} of table {self._table!r}: {needs} cannot be rebuilt ({reason}); is the "
+                f"code still there, under the same name? {len(runs)} cells hold a placeholder, in run "
+                f"{_shortened(list(dict.fromkeys(runs)))}",
+                DamageWarning,
+            )
 
 
 def read_partition(

@@ -7,7 +7,18 @@ and PyTables keep in pickled attributes is plain data, and so is most of what pe
 `dumps` and `Pickler` tell whether what they wrote is plain, `loads` refuses everything that is not.
 """
 
-from cox.plain.allowlist import PROTOCOL, Pickler, dumps, load, loads, names_in
+from cox.plain.allowlist import PROTOCOL, Pickler, dumps, load, loads, names_in, references
+from cox.plain.modules import is_importable
 from cox.plain.refusal import NotPlainError
 
-__all__ = ["PROTOCOL", "NotPlainError", "Pickler", "dumps", "load", "loads", "names_in"]
+__all__ = [
+    "PROTOCOL",
+    "NotPlainError",
+    "Pickler",
+    "dumps",
+    "is_importable",
+    "load",
+    "loads",
+    "names_in",
+    "references",
+]

@@ -13,10 +13,11 @@ import mmap
 import pickle
 import pickletools
 import re
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
-from cox.plain import opcodes
+from cox.plain import modules, opcodes
 from cox.plain.refusal import NotPlainError
 
 PROTOCOL = 5
@@ -66,6 +67,16 @@ _MODULES_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _NAMES_2 = {"unicode": "str", "long": "int", "xrange": "range"}
 
 
+#: Their pickle is their name, in the module where they were made. Some are newer than the oldest Python.
+_NAMED_BY_THEIR_MODULE = tuple(
+    getattr(typing, name, typing.TypeVar) for name in ("TypeVar", "ParamSpec", "TypeVarTuple", "NewType")
+)
+
+
+def _is_importable(module: object) -> bool:
+    return not isinstance(module, str) or modules.is_importable(module)
+
+
 class Writable(Protocol):
     """What a pickle can be written to."""
 
@@ -79,8 +90,8 @@ class Pickler(pickle.Pickler):
     Attributes:
         plain: Whether `loads` can read what was dumped so far.
 
-    It refuses what lives in a script's `__main__` or in a function, where another process would look
-    for it in vain; dill stores that by value.
+    It refuses what lives in a script, in a module without a file or in a function, where another process
+    would look for it in vain; `cox.byvalue` stores that.
     """
 
     def __init__(self, file: Writable) -> None:
@@ -91,8 +102,10 @@ class Pickler(pickle.Pickler):
         """Called for everything but the builtin containers and scalars; pickles it as ever."""
         named = obj if isinstance(obj, type) or callable(obj) and hasattr(obj, "__qualname__") else type(obj)
         module = getattr(named, "__module__", None)
-        if module == "__main__" or "<locals>" in getattr(named, "__qualname__", ""):
+        if "<locals>" in getattr(named, "__qualname__", "") or not _is_importable(module):
             raise pickle.PicklingError(f"{named!r} lives in a script or a function")
+        if isinstance(obj, _NAMED_BY_THEIR_MODULE) and not _is_importable(obj.__module__):
+            raise pickle.PicklingError(f"{obj!r} lives in a script")
         if self.plain:
             key = (module, getattr(named, "__qualname__", ""))
             is_instance = named is not obj
@@ -230,6 +243,11 @@ def names_in(file: BinaryIO, limit: int = 3) -> list[str]:
         if len(found) >= limit:
             break
     return list(found)
+
+
+def references(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """The names that a pickle looks up when it is loaded, as (module, name), in order. Builds nothing."""
+    return (pair for pair in _globals_and_strings(file) if pair[0])
 
 
 def _globals_and_strings(file: BinaryIO) -> Iterator[tuple[str, str]]:

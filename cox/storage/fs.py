@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from cox.storage import layout
 
 #: How many times in a row a file may be replaced while it is read.
 REPLACED_TIMES = 20
+
+#: Why `open_regular` refuses a link, and what is not a file of bytes.
+NOT_REGULAR = (errno.ELOOP, errno.EINVAL)
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -140,6 +144,19 @@ def read_bytes(path: Path) -> bytes:
             if error.errno != errno.ESTALE:
                 raise
     return path.read_bytes()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read it. A link is not followed, and a pipe or a device not waited for.
+
+    Raises:
+        OSError: It is something else, or cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
 def show_to_other_hosts(fd: int) -> None:
@@ -292,9 +309,16 @@ def link(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a new file; a failure removes what there is of it."""
-    file = path.open("xb")
+def new_file(path: Path, *, others_write: bool = True) -> Iterator[BinaryIO]:
+    """Write a new file, and read it again; a failure removes what there is of it.
+
+    Args:
+        path: The file.
+        others_write: Whether those whom the umask lets write may write into the file. Without it, the bytes
+            that are read from the open file are those that were written to it.
+    """
+    mode = 0o666 if others_write else 0o644
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w+b")
     try:
         with file:
             yield file

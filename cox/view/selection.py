@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cox import metadata, objects, predicates
+from cox import metadata, predicates
 from cox.collection.parameters import identity
 from cox.collection.scan import State, find_runs, state_of
 from cox.errors import CollectionWarning, CoxError, PredicateError, ViewError, did_you_mean, warn
 from cox.schema import Column
 from cox.storage import layout, snapshot
+from cox.trust import Trust
 from cox.unreadable import Unreadable
 from cox.view import names
 
@@ -270,10 +271,9 @@ class Selection:
         rows = now.tables.get(self._table)
         if rows is None or rows.nrows == 0:
             return _Run(run, name, metadata.RunParameters({}))
-        where = f"of table {self._table!r} in run {run.root}"
 
         def decode(column: Column, cell: Any) -> Any:
-            return metadata.decoded(column, cell, run, objects.Trust(run), f"column {column.name!r} {where}")
+            return metadata.decoded(column, cell, run, Trust(run), self._table)
 
         first = metadata.first_row(rows, is_ranked=now.is_ranked)
         return _Run(run, name, metadata.RunParameters(first, decode, run))

@@ -26,10 +26,10 @@ from cox.errors import (
     did_you_mean,
     warn,
 )
-from cox.objects import Trust
 from cox.schema import Column
 from cox.storage import layout, runinfo, snapshot
 from cox.storage.columns import Array, TableData
+from cox.trust import Trust
 from cox.view.scratch import Scratch
 from cox.view.selection import Shown
 

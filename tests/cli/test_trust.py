@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 import cox
-from cox import signing
 from cox.errors import UntrustedObjectError
 from tests.cli.conftest import Call
 
@@ -20,8 +20,7 @@ class Own:
 def test_trust_as_json(out: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with cox.Store(out, "r") as store:
         store.add_table("t", {"o": cox.PICKLE}).append_row({"o": Own()})
-    monkeypatch.setattr(signing, "is_signed", lambda data: False)
-    monkeypatch.setattr(signing, "is_signed_file", lambda path: False)
+    monkeypatch.setenv("COX_CONFIG_HOME", os.fspath(tmp_path / "stranger"))
     document = json.loads(call("trust", out / "r", "--json").stdout)
     assert (document["trusted"], len(document["objects"])) == (False, 1)
     assert "Own" in document["objects"][0]["needs"]

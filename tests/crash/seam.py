@@ -71,9 +71,9 @@ def intercepted(handler: Handler) -> Iterator[list[str]]:
         return lambda *args, **options: hand(name, lambda: real(*args, **options))
 
     @contextlib.contextmanager
-    def new_file(path: Path) -> Iterator[Any]:
+    def new_file(path: Path, **options: Any) -> Iterator[Any]:
         hand("new_file", lambda: None, lambda: path.write_bytes(b"half"))
-        with real_new_file(path) as file:
+        with real_new_file(path, **options) as file:
             yield file
 
     real_pwrite, real_write, real_new_file = os.pwrite, hdf5.write, fs.new_file

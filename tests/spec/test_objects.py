@@ -478,11 +478,11 @@ def test_c10_trust_opening_a_strangers_run_runs_none_of_its_code(
 
     hostile = pickle.dumps(Hostile())
 
-    def write_pickle(obj: Any, path: Path) -> int:
+    def write_pickle(obj: Any, path: Path, origin: Any) -> int:
         path.write_bytes(hostile)
         return crc32c.crc32c(hostile)
 
-    def write_torch(obj: Any, path: Path) -> int:
+    def write_torch(obj: Any, path: Path, origin: Any) -> int:
         import torch
 
         torch.save({"state": Hostile()}, path)

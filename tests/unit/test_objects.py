@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib
+import io
 import json
 import os
 import pickle
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cox import objects, signing
-from cox.errors import DamagedError, MissingExtraError, UntrustedObjectError
-from cox.objects import Trust
-from cox.storage import layout
+from cox.errors import DamagedError, MissingExtraError, RebuildError, StorageError, UntrustedObjectError
+from cox.signing import Origin
+from cox.storage import layout, runinfo
+from cox.trust import Place, Trust, read_vouched, vouch
 
-WHERE = "column 'o' of table 't' in run r"
+WHERE = Place("t", ("o",), "column 'o' of table 't' in run r")
+ORIGIN = Origin("", "t", "o")
 
 
 class Own:
@@ -53,14 +56,14 @@ def test_plain_data_carries_no_signature_and_makes_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Trust
 ) -> None:
     monkeypatch.setenv("COX_CONFIG_HOME", os.fspath(tmp_path / "fresh"))
-    data = objects.to_bytes({"a": [1, 2]})
+    data = objects.to_bytes({"a": [1, 2]}, ORIGIN)
     assert signing.MARK not in data
     assert objects.from_bytes(data, nobody, WHERE) == {"a": [1, 2]}
     assert not (tmp_path / "fresh").exists()
 
 
 def test_own_objects_are_signed_after_the_pickles_end(nobody: Trust) -> None:
-    data = objects.to_bytes(Own(5))
+    data = objects.to_bytes(Own(5), ORIGIN)
     assert data[-signing.SIGNATURE_SIZE :].startswith(signing.MARK)
     assert pickle.loads(data).x == 5  # other readers do not look there
     assert objects.from_bytes(data, nobody, WHERE).x == 5
@@ -72,7 +75,7 @@ def test_what_a_script_defines_is_stored_by_value(nobody: Trust) -> None:
             return self.x * 2
 
     for value in (Local(5), [Local(5)], lambda: Local(5)):
-        made = objects.from_bytes(objects.to_bytes(value), nobody, WHERE)
+        made = objects.from_bytes(objects.to_bytes(value, ORIGIN), nobody, WHERE)
         made = made[0] if isinstance(made, list) else made
         made = made() if not hasattr(made, "doubled") else made
         assert made.doubled() == 10
@@ -80,14 +83,14 @@ def test_what_a_script_defines_is_stored_by_value(nobody: Trust) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 10, -1, -signing.SIGNATURE_SIZE, -signing.SIGNATURE_SIZE - 1])
 def test_one_changed_byte_breaks_the_trust(nobody: Trust, at: int) -> None:
-    data = bytearray(objects.to_bytes(Own(5)))
+    data = bytearray(objects.to_bytes(Own(5), ORIGIN))
     data[at] ^= 1
     with pytest.raises((UntrustedObjectError, DamagedError)):
         objects.from_bytes(bytes(data), nobody, WHERE)
 
 
 def test_a_signature_is_good_for_its_own_object_only(nobody: Trust) -> None:
-    one, other = objects.to_bytes(Own(1)), objects.to_bytes(Own(2))
+    one, other = objects.to_bytes(Own(1), ORIGIN), objects.to_bytes(Own(2), ORIGIN)
     for forged in (
         one[: -signing.SIGNATURE_SIZE] + other[-signing.SIGNATURE_SIZE :],
         one[: -signing.SIGNATURE_SIZE],
@@ -104,14 +107,14 @@ def test_the_refusal_names_the_cell_the_class_and_the_remedies(nobody: Trust, st
     data = pickle.dumps(Own(5))
     with pytest.raises(UntrustedObjectError) as refused:
         objects.from_bytes(data, nobody, WHERE)
-    for told in (WHERE, "Own", "allow_pickle=True", "cox trust", "COX_ALLOW_PICKLE"):
+    for told in (WHERE.where, "Own", "allow_pickle=True", "cox trust", "COX_ALLOW_PICKLE"):
         assert told in str(refused.value)
 
 
 def test_another_users_secret_signs_nothing_for_me(
     nobody: Trust, stranger: Path, monkeypatch: pytest.MonkeyPatch, own_configuration: Path
 ) -> None:
-    data = objects.to_bytes(Own(5))  # by the stranger
+    data = objects.to_bytes(Own(5), ORIGIN)  # by the stranger
     assert objects.from_bytes(data, nobody, WHERE).x == 5
     monkeypatch.setenv("COX_CONFIG_HOME", os.fspath(own_configuration))
     with pytest.raises(UntrustedObjectError):
@@ -143,7 +146,7 @@ def test_what_is_no_pickle_is_damaged(nobody: Trust, data: bytes) -> None:
 
 
 def test_text_is_base64_of_the_pickle(nobody: Trust) -> None:
-    text = objects.to_text({"a": 1})
+    text = objects.to_text({"a": 1}, ORIGIN)
     assert text.isascii()
     assert pickle.loads(base64.b64decode(text)) == {"a": 1}
     assert objects.from_text(text, nobody, WHERE) == {"a": 1}
@@ -154,7 +157,7 @@ def test_text_is_base64_of_the_pickle(nobody: Trust) -> None:
 
 def test_what_nothing_can_store_raises() -> None:
     with pytest.raises(TypeError, match="generator"):
-        objects.to_bytes(n for n in range(3))
+        objects.to_bytes((n for n in range(3)), ORIGIN)
 
 
 # --- Files
@@ -164,8 +167,8 @@ def test_files_follow_the_same_rule(
     run: layout.RunLayout, nobody: Trust, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain_file, own_file = run.objects_dir / "plain", run.objects_dir / "own"
-    objects.write_pickle({"a": 1}, plain_file)
-    objects.write_pickle(Own(5), own_file)
+    objects.write_pickle({"a": 1}, plain_file, ORIGIN)
+    objects.write_pickle(Own(5), own_file, ORIGIN)
     assert signing.MARK not in plain_file.read_bytes()
     assert objects.read_pickle(plain_file, nobody, WHERE) == {"a": 1}
     assert objects.read_pickle(own_file, nobody, WHERE).x == 5
@@ -183,16 +186,15 @@ def test_a_file_is_signed_in_blocks(
 ) -> None:
     monkeypatch.setattr(signing, "_BLOCK", 7)
     path = run.objects_dir / "own"
-    objects.write_pickle([Own(5), b"x" * 1000], path)
+    objects.write_pickle([Own(5), b"x" * 1000], path, ORIGIN)
     assert objects.read_pickle(path, nobody, WHERE)[0].x == 5
-    assert signing.is_signed(path.read_bytes())
     monkeypatch.undo()
-    assert signing.is_signed_file(path)
+    assert signing.is_signed(signing.sealed(io.BytesIO(path.read_bytes())), [ORIGIN])
 
 
 def test_what_fails_half_way_leaves_no_file(run: layout.RunLayout) -> None:
     with pytest.raises(TypeError, match="generator"):
-        objects.write_pickle([b"x" * 10_000, (n for n in range(3))], run.objects_dir / "x")
+        objects.write_pickle([b"x" * 10_000, (n for n in range(3))], run.objects_dir / "x", ORIGIN)
     assert list(run.objects_dir.iterdir()) == []
 
 
@@ -202,7 +204,7 @@ def test_what_is_no_file_of_the_run_is_not_opened(
     (tmp_path / "outside").write_bytes(pickle.dumps("stolen"))
     (run.objects_dir / "link").symlink_to(tmp_path / "outside")
     for path in (run.objects_dir / "link", tmp_path / "outside"):
-        with pytest.raises(UntrustedObjectError, match="no name of a file"):
+        with pytest.raises(UntrustedObjectError, match="not the name of a file"):
             objects.read_pickle(path, nobody, WHERE)
     with pytest.raises(DamagedError, match="missing"):
         objects.read_pickle(run.objects_dir / "missing", nobody, WHERE)
@@ -215,37 +217,41 @@ def test_a_run_vouched_for_is_read(run: layout.RunLayout, nobody: Trust) -> None
     data = pickle.dumps(Own(5))
     path = run.objects_dir / "own"
     path.write_bytes(pickle.dumps(Own(6)))
-    assert objects.read_trusted(run) == frozenset()
-    objects.write_trusted(run, [hashlib.sha256(data).hexdigest()])
+    assert read_vouched(run, None).digests == frozenset()
+    vouch(run, [hashlib.sha256(data).hexdigest()])
     assert objects.from_bytes(data, Trust(run), WHERE).x == 5
     with pytest.raises(UntrustedObjectError):
         objects.read_pickle(path, Trust(run), WHERE)
-    objects.write_trusted(run, [objects.digest_of(path)])
+    vouch(run, [hashlib.sha256(path.read_bytes()).hexdigest()])
     assert objects.read_pickle(path, Trust(run), WHERE).x == 6
-    assert len(objects.read_trusted(run)) == 2
+    assert len(read_vouched(run, None).digests) == 2
     with pytest.raises(UntrustedObjectError):  # the list is that run's
         objects.from_bytes(data, nobody, WHERE)
     with pytest.raises(UntrustedObjectError):
         objects.from_bytes(pickle.dumps(Own(7)), Trust(run), WHERE)
 
 
+@pytest.mark.parametrize("run_id", [None, "0" * 32])
 def test_a_list_that_a_stranger_signed_or_changed_is_none(
-    run: layout.RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: layout.RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str | None
 ) -> None:
+    monkeypatch.setattr(runinfo, "run_id", lambda run: run_id)
     data = pickle.dumps(Own(5))
     digest = hashlib.sha256(data).hexdigest()
     with monkeypatch.context() as patch:
         patch.setenv("COX_CONFIG_HOME", os.fspath(tmp_path / "stranger"))
-        objects.write_trusted(run, [digest])
-        assert objects.read_trusted(run) == {digest}
-    assert objects.read_trusted(run) == frozenset()
-    objects.write_trusted(run, ["0" * 64])
+        vouch(run, [digest])
+        assert read_vouched(run, run_id).digests == {digest}
+    assert read_vouched(run, run_id).digests == frozenset()
+    vouch(run, ["0" * 64])
     good = json.loads(run.trust_file.read_text())
     for changed in (
         {**good, "digests": [*good["digests"], digest]},
         {"digests": [digest]},
         {**good, "signature": ""},
         {**good, "signature": "zz"},
+        {**good, "signature": 5},
+        {**good, "digests": [5]},
         [digest],
         {"digests": 5, "signature": good["signature"]},
     ):
@@ -257,16 +263,18 @@ def test_a_list_that_a_stranger_signed_or_changed_is_none(
         objects.from_bytes(data, Trust(run), WHERE)
 
 
+@pytest.mark.parametrize("run_id", [None, "0" * 32])
 def test_a_list_signed_for_one_run_does_not_vouch_by_being_an_objects_signature(
-    run: layout.RunLayout, nobody: Trust
+    run: layout.RunLayout, nobody: Trust, monkeypatch: pytest.MonkeyPatch, run_id: str | None
 ) -> None:
     """What the user signed as a list must not pass as a signed pickle, nor the other way round."""
-    objects.write_trusted(run, ["0" * 64])
+    monkeypatch.setattr(runinfo, "run_id", lambda run: run_id)
+    vouch(run, ["0" * 64])
     listed = json.loads(run.trust_file.read_text())
-    with pytest.raises((UntrustedObjectError, DamagedError)):
-        objects.from_bytes(
-            json.dumps(listed["digests"]).encode() + bytes.fromhex(listed["signature"]), nobody, WHERE
-        )
+    signature = bytes.fromhex(listed["signature"])
+    for mark in (b"", signing.MARK, signing.OLD_MARK):
+        with pytest.raises((UntrustedObjectError, DamagedError)):
+            objects.from_bytes(json.dumps(listed["digests"]).encode() + mark + signature, nobody, WHERE)
 
 
 # --- torch
@@ -277,7 +285,7 @@ def test_without_torch_the_error_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'cox\[torch\]'"):
-        objects.write_torch({}, run.objects_dir / "x")
+        objects.write_torch({}, run.objects_dir / "x", ORIGIN)
     with pytest.raises(MissingExtraError):
         objects.read_torch(run.objects_dir / "x", nobody, WHERE)
 
@@ -286,7 +294,7 @@ def test_torch_states(run: layout.RunLayout, nobody: Trust) -> None:
     torch = pytest.importorskip("torch", reason="torch is optional")
     path = run.objects_dir / "state"
     model = torch.nn.Linear(2, 1)
-    objects.write_torch(model, path)
+    objects.write_torch(model, path, ORIGIN)
     assert signing.MARK not in path.read_bytes()[-signing.SIGNATURE_SIZE :]
     assert torch.equal(objects.read_torch(path, nobody, WHERE)["weight"], model.weight)
     assert torch.equal(torch.load(path, weights_only=True)["weight"], model.weight)
@@ -297,7 +305,7 @@ def test_torch_states_that_need_code_follow_the_same_rule(
 ) -> None:
     torch = pytest.importorskip("torch", reason="torch is optional")
     path = run.objects_dir / "state"
-    objects.write_torch({"own": Own(5), "f": lambda x: x + 1, "w": torch.ones(2)}, path)
+    objects.write_torch({"own": Own(5), "f": lambda x: x + 1, "w": torch.ones(2)}, path, ORIGIN)
     read = objects.read_torch(path, nobody, WHERE, map_location="cpu")
     assert (read["own"].x, read["f"](1), read["w"].tolist()) == (5, 2, [1.0, 1.0])
     with monkeypatch.context() as patch:
@@ -326,14 +334,17 @@ def test_torch_states_that_need_code_follow_the_same_rule(
 
 def test_the_secret_is_made_once_and_for_this_user_only(stranger: Path) -> None:
     assert signing.secret_path() == stranger / "secret"
-    signature = signing.sign(b"data")
+    signature = signing.sign(b"data", ORIGIN)
     assert (stranger / "secret").stat().st_mode & 0o777 == 0o600
     assert len((stranger / "secret").read_bytes()) == 32
-    assert signing.sign(b"data") == signature
-    assert signing.is_signed(b"data" + signature)
-    assert not signing.is_signed(b"Data" + signature)
-    assert not signing.is_signed(signature[1:])
-    assert not signing.is_signed(b"")
+    assert signing.sign(b"data", ORIGIN) == signature
+    for data, expected in (
+        (b"data" + signature, True),
+        (b"Data" + signature, False),
+        (signature[1:], False),
+        (b"", False),
+    ):
+        assert signing.is_signed(signing.sealed(io.BytesIO(data)), [ORIGIN]) is expected
     assert [path.name for path in stranger.iterdir()] == ["secret"]
 
 
@@ -346,23 +357,27 @@ def test_where_the_secret_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert signing.secret_path() == tmp_path / "home" / ".config" / "cox" / "secret"
 
 
-def test_where_no_secret_can_be_kept_nothing_is_signed_and_nothing_breaks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Trust, caplog: pytest.LogCaptureFixture
+def test_where_no_secret_can_be_kept_objects_are_read_back_in_this_process_only(
+    run: layout.RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("COX_CONFIG_HOME", os.fspath(tmp_path / "file"))
-    data = objects.to_bytes(Own(5))
-    assert signing.MARK not in data
-    assert "allow_pickle=True" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setenv("COX_CONFIG_HOME", os.fspath(tmp_path / "file"))
+        data = objects.to_bytes(Own(5), ORIGIN)
+        assert "allow_pickle=True" in caplog.text
+        assert objects.from_bytes(data, Trust(), WHERE).x == 5
+        with pytest.raises(StorageError, match="COX_CONFIG_HOME"):
+            vouch(run, ["0" * 64])
     with pytest.raises(UntrustedObjectError):
-        objects.from_bytes(data, nobody, WHERE)
+        objects.from_bytes(data, Trust(), WHERE)
     assert objects.from_bytes(data, Trust(allow_pickle=True), WHERE).x == 5
 
 
 def test_a_secret_of_another_length_is_not_used(stranger: Path, caplog: pytest.LogCaptureFixture) -> None:
-    stranger.mkdir()
+    stranger.mkdir(mode=0o700)
     (stranger / "secret").write_bytes(b"short")
-    assert signing.sign(b"data") == b""
+    (stranger / "secret").chmod(0o600)
+    assert not signing.keeps_secret()
     assert "move it away" in caplog.text
     assert (stranger / "secret").read_bytes() == b"short"
 
@@ -374,7 +389,7 @@ def test_of_processes_that_start_at_once_one_secret_wins(stranger: Path, start: 
 
         print("ready")
         sys.stdin.readline()
-        print(signing.sign(b"data").hex())
+        print(signing.sign(b"data", signing.Origin("", "t", "o")).hex())
     """
     programs = [start(source) for _ in range(4)]
     for program in programs:
@@ -383,7 +398,7 @@ def test_of_processes_that_start_at_once_one_secret_wins(stranger: Path, start: 
         program.tell()
     signatures = {program.line() for program in programs}
     assert len(signatures) == 1
-    assert signatures == {signing.sign(b"data").hex()}
+    assert signatures == {signing.sign(b"data", ORIGIN).hex()}
 
 
 # --- Objects whose code is gone
@@ -391,22 +406,22 @@ def test_of_processes_that_start_at_once_one_secret_wins(stranger: Path, start: 
 
 @pytest.mark.parametrize("cell", ["object", "pickle", "torch"])
 def test_an_object_whose_class_is_gone_is_an_error_of_its_cell(
-    run: layout.RunLayout, monkeypatch: pytest.MonkeyPatch, cell: str
+    run: layout.RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str
 ) -> None:
     if cell == "torch":
         pytest.importorskip("torch", reason="PYTORCH_STATE needs torch")
-    module = types.ModuleType("was_there_once")
-    exec("class Gone: pass", module.__dict__)
+    (tmp_path / "was_there_once.py").write_text("class Gone: pass")
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "was_there_once", module)
-        gone, path = module.Gone(), run.objects_dir / "uid"
-        text = objects.to_text(gone)
-        (objects.write_torch if cell == "torch" else objects.write_pickle)(gone, path)
+        patch.syspath_prepend(tmp_path)
+        gone, path = importlib.import_module("was_there_once").Gone(), run.objects_dir / "uid"
+        text = objects.to_text(gone, ORIGIN)
+        (objects.write_torch if cell == "torch" else objects.write_pickle)(gone, path, ORIGIN)
+    monkeypatch.delitem(sys.modules, "was_there_once")
     read = {
         "object": lambda: objects.from_text(text, Trust(run), WHERE),
         "pickle": lambda: objects.read_pickle(path, Trust(run), WHERE),
         "torch": lambda: objects.read_torch(path, Trust(run), WHERE),
     }[cell]
-    with pytest.raises(DamagedError, match=r"column 'o' .* cannot be rebuilt: ModuleNotFoundError") as raised:
+    with pytest.raises(RebuildError, match=r"column 'o' .* cannot be rebuilt: ModuleNotFoundError") as raised:
         read()
     assert isinstance(raised.value.__cause__, ModuleNotFoundError)

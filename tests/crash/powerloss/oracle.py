@@ -27,6 +27,7 @@ from cox.errors import DamagedError, DamageWarning, RunNotFoundError, UntrustedO
 from cox.schema import Column
 from cox.storage import hdf5, layout, snapshot
 from cox.storage.columns import TableData
+from cox.trust import TEXT, Trust
 from tests.crash import workload
 from tests.crash.powerloss.sessions import Author, Row, Stage, State, use_configuration
 from tests.crash.powerloss.trace import Fates, Trace, lay_out
@@ -88,9 +89,9 @@ def _cells(folder: Path, table: TableData, column: Column) -> list[Any]:
 def _decoded(folder: Path, kind: str, cell: str) -> Any:
     try:
         if kind == "object":
-            return _comparable(objects.from_text(cell, objects.Trust(), "a cell"))
+            return _comparable(objects.from_text(cell, Trust(), TEXT))
         path = layout.RunLayout(folder / "run").objects_dir / cell
-        return _comparable(objects.read_pickle(path, objects.Trust(), "a cell"))
+        return _comparable(objects.read_pickle(path, Trust(), TEXT))
     except (DamagedError, UntrustedObjectError):  # what is signed is none of ours with a hole in it
         return UNREADABLE
 
