@@ -415,6 +415,13 @@ MUTANTS = [
         f"{TROUBLES}/test_replayed_objects.py::test_a_secret_that_others_may_know_is_not_used",
     ),
     Mutant(
+        "what no other process can find is refused",
+        "cox/byvalue.py",
+        "        if not (lost := strays(references(result))):\n",
+        "        lost = strays(references(result))\n        if True:\n",
+        f"{TROUBLES}/test_readable_objects.py::test_what_only_this_process_could_find_is_refused_at_once",
+    ),
+    Mutant(
         "an object's file is no link",
         "cox/storage/fs.py",
         "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
