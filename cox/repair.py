@@ -22,6 +22,8 @@ from cox.verify import Report, event_files, verify
 
 #: How long to wait for a fold of this run, in seconds.
 _PATIENCE = 5.0
+#: Findings that a new store file mends.
+_IN_TABLES = {"rows", "foreign"}
 
 
 @dataclass(slots=True)
@@ -65,13 +67,13 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
     whats = {finding.what for finding in before.findings}
     run = layout.RunLayout(Path(path))
     if dry_run:
-        if "rows" in whats:
+        if whats & _IN_TABLES:
             _read_rows(run, done)
         return done
     try:
         with held(run):
             originals = Originals(run)
-            if "rows" in whats:
+            if whats & _IN_TABLES:
                 _repair_rows(run, done, originals)
             if "state" in whats:
                 originals.take(run.run_file)
@@ -153,7 +155,7 @@ def _read_rows(run: layout.RunLayout, done: Repair) -> salvage.Remains:
 
 def _repair_rows(run: layout.RunLayout, done: Repair, originals: Originals) -> None:
     left = _read_rows(run, done)
-    if not left.damage and not left.now.damage:
+    if not left.damage and not left.now.problems:
         return  # what is wrong is in the text of cells that upstream wrote, and would be there again
     content, journals = left.now.content, left.now.journals
     content.folded_bytes += sum(log.size for log in journals)

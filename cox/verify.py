@@ -21,7 +21,7 @@ from cox.schema import OBJECT_KINDS, Column
 from cox.storage import layout, runinfo, salvage
 from cox.storage.columns import TableData
 
-What = Literal["rows", "state", "tensorboard", "object", "gone", "format", "refused", "note"]
+What = Literal["rows", "foreign", "state", "tensorboard", "object", "gone", "format", "refused", "note"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,10 @@ class Finding:
     """Something about a run that its owner should know.
 
     Attributes:
-        what: What it is about: 'rows', 'state' (`run.json`), 'tensorboard' or 'object'; 'gone' if nothing
-            is there that could hold rows; 'format' for a run of a newer cox, 'refused' for a file that the
-            system does not give out; 'note' for what is no damage.
+        what: What it is about: 'rows', 'foreign' for a file that belongs to another life of the run, 'state'
+            (`run.json`), 'tensorboard' or 'object'; 'gone' if nothing is there that could hold rows; 'format'
+            for a run of a newer cox, 'refused' for a file that the system does not give out; 'note' for what
+            is no damage.
         file: The file or directory, relative to the run.
         problem: The finding, as a sentence.
     """
@@ -64,7 +65,7 @@ class Report:
     def repairable(self) -> bool:
         """Whether `cox.repair` can do something about it."""
         found = {finding.what for finding in self.findings}
-        return bool(found & {"rows", "state", "tensorboard"}) and not found & {"format", "refused"}
+        return bool(found & {"rows", "foreign", "state", "tensorboard"}) and not found & {"format", "refused"}
 
 
 def runs_at(path: Path) -> list[layout.RunLayout]:
@@ -140,6 +141,8 @@ class _Examination:
             return
         for sentence in left.damage:
             self._find("rows", self._run.store_file, sentence)
+        for foreign in left.now.foreign:
+            self._find("foreign", self._run.root / foreign.path, foreign.problem)
         for sentence in left.now.damage:
             self._find("rows", self._run.journal_dir, sentence)
         for log in left.now.journals:
@@ -193,6 +196,8 @@ class _Examination:
                 self._note(path, "is not finished, or was left behind by a kill")
         for path in sorted(run.journal_dir.glob(f"*{layout.DAMAGED_SUFFIX}")):
             self._note(path, "is a damaged journal, of which all that can be read is in the tables")
+        for path in sorted(run.meta_dir.rglob(f"*{layout.FOREIGN_SUFFIX}*")):
+            self._note(path, "belongs to another life of the run, and was kept aside")
         for path in sorted(run.meta_dir.glob(f"{layout.DAMAGED_PREFIX}*")):
             self._note(path, "holds what an earlier repair replaced")
         for path in sorted(run.claims_dir.glob("*.json")):

@@ -172,7 +172,8 @@ def read(data: bytes, salt: int, start: int) -> tuple[Rows, int] | None:
             _take_single(found, at, journal.decode(found.payloads[at]))
     except (LookupError, TypeError, OverflowError):  # a record that makes no sense
         return None
-    return (found, stop) if seq.min() >= 0 and seq.max() < journal.MOST_RECORDS else None
+    counts = np.concatenate([seq, number[table >= 0]])
+    return (found, stop) if counts.min() >= 0 and counts.max() < journal.MOST_RECORDS else None
 
 
 @dataclass(slots=True)

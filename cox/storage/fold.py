@@ -54,22 +54,24 @@ def fold_locked(
     adopt: bool = False,
 ) -> snapshot.Snapshot:
     """As `fold`, for who holds the fold's lock already."""
-    now = snapshot.read(run)
-    for sentence in now.damage:
+    now = snapshot.read(run, own=own.salts if own else ())
+    for sentence in now.problems:
         _log.warning("run %s: %s", run.root, sentence)
     if now.damage:
         _keep_damaged(run, now.journals)
     _log_torn(run, now.journals, own)
     adopted = adopt and snapshot.adopt_rows(now.content)
-    if adopted or any(log.damage or not log.is_empty for log in now.journals):
+    is_new = adopted or now.store_is_foreign
+    if is_new or any(log.damage or not log.is_empty for log in now.journals):
         if durable:
             _sync_payloads(run, now.payloads)
         now.content.folded_bytes += sum(log.size for log in now.journals)
         _settle(now.content)
         old = run.store_file
+        if now.store_is_foreign:
+            fs.keep_aside(old, run.meta_dir / f"{old.name}{layout.FOREIGN_SUFFIX}")
         fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
-    for log in now.journals:
-        _remove(run, log, own)
+    _remove_all(run, now, own)
     return now
 
 
@@ -89,17 +91,15 @@ def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
                     borrowed.enter_context(claims.borrowed(path))
             except RunInUseError:
                 live.add(path.stem)
-        now = snapshot.read(run, rows=bool(live))
+        now = snapshot.read(run, rows=bool(live), own=own.salts)
         content = now.content
+        now.drop_rows(name for name in content.writers if name not in live)
         if live:
-            now.drop_rows(name for name in content.writers if name not in live)
             _settle(content)
         else:
-            writers = {name: {"seq": writer["seq"], "rows": {}} for name, writer in content.writers.items()}
-            content = hdf5.StoreFile(writers=writers, run_id=now.run_id)
+            content = hdf5.StoreFile(writers=content.writers, run_id=now.run_id)
         fs.replace_file(run.store_file, lambda path: hdf5.write(path, content), durable=True)
-        for log in now.journals:
-            _remove(run, log, own)
+        _remove_all(run, now, own)
         _remove_events(run, live)
         return not live
 
@@ -123,19 +123,27 @@ def _settle(content: hdf5.StoreFile) -> None:
         content.nrows.pop(name, None)
 
 
-def _remove(run: layout.RunLayout, log: journal.Journal, own: journal.JournalWriter | None) -> None:
-    """Remove a journal that is in the store file, unless its writer may still append to it."""
-    try:
-        if own is not None and log.writer == own.writer:
-            if log.path != own.path:  # a signal handler may have begun it just now
-                _unlink_as_read(log)
-            return
-        with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
-            _unlink_as_read(log)
-    except FileNotFoundError:
-        pass  # another fold was faster
-    except OSError as error:  # harmless: the store file says that it holds these rows
-        _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
+def _remove_all(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.JournalWriter | None) -> None:
+    """Remove the journals that are in the store file, and keep aside those that do not belong there."""
+    foreign = {other.path for other in now.foreign}
+    for log in now.journals:
+        away = _keep_aside if log.path in foreign else _unlink_as_read
+        try:
+            if own is None or log.writer != own.writer:
+                with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
+                    away(log)  # nobody may append to it
+            elif log.path != own.path:  # a signal handler may have begun it just now
+                away(log)
+        except FileNotFoundError:
+            pass  # another fold was faster
+        except OSError as error:  # harmless: the store file says that it holds these rows
+            _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
+
+
+def _keep_aside(log: journal.Journal) -> None:
+    kept = fs.keep_aside(log.path, log.path.with_suffix(layout.FOREIGN_SUFFIX))
+    fs.unlink(log.path)
+    _log.warning("the journal %s of another life of the run is kept as %s", log.path, kept.name)
 
 
 def _unlink_as_read(log: journal.Journal) -> None:

@@ -308,6 +308,19 @@ def link(source: Path, target: Path) -> None:
         replace_file(target, lambda beside: shutil.copy2(source, beside), durable=True)
 
 
+def keep_aside(source: Path, target: Path) -> Path:
+    """Give a file a second name, with a number if there are other files of that name. Returns the name."""
+    data, number, path = read_bytes(source), 1, target
+    while path.exists():
+        if read_bytes(path) == data:
+            return path
+        number += 1
+        path = target.with_name(f"{target.name}-{number}")
+    link(source, path)
+    sync_directory(path.parent)
+    return path
+
+
 @contextlib.contextmanager
 def new_file(path: Path, *, others_write: bool = True) -> Iterator[BinaryIO]:
     """Write a new file, and read it again; a failure removes what there is of it.

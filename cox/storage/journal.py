@@ -53,8 +53,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _crc32 = zlib.crc32
 
-#: No writer ever gets to this sequence number, and what follows it would not fit into a record.
-MOST_RECORDS = 2**62
+#: No record has this sequence number or a higher one; one that claims it is none.
+MOST_RECORDS = 2**61
 
 #: How many journals a journal names that it continues.
 MOST_AFTER = 16
@@ -128,6 +128,11 @@ class JournalWriter:
         self.fd = -1
         self.dirty = False
         self._header_size = 0
+
+    @property
+    def salts(self) -> set[int]:
+        """Those of the journals that were written here, and of the ones that they continue."""
+        return {self.salt, *(salt for salt, _ in self.after)}
 
     def append_row(self, table_id: int, values: tuple[Any, ...], table: Counted) -> int:
         """Append one row of a table that this journal has declared. Durable as `sync` says on return.
@@ -368,6 +373,13 @@ class Journal:
         return int(self._records[0][1]) if self._records else 0
 
     @property
+    def end_seq(self) -> int:
+        """The sequence number behind the last record, or 0."""
+        if self.rows is not None:
+            return int(self.rows.seq.max()) + 1
+        return max((record[1] for record in self._records), default=-1) + 1
+
+    @property
     def is_empty(self) -> bool:
         """Whether no record could be read."""
         return self.rows is None and not self._records
@@ -505,8 +517,27 @@ def decode(payload: bytes | memoryview) -> list[Any]:
         record = _decode(payload)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return []
-    sound = len(record) >= 2 and type(record[0]) is type(record[1]) is int and 0 <= record[1] < MOST_RECORDS
-    return record if sound else []
+    return record if _is_sound(record) else []
+
+
+def _is_sound(record: list[Any]) -> bool:
+    """Whether the fields before the cells have the types that they should."""
+    if len(record) < 2 or not (_is_count(record[1]) and type(record[0]) is int):
+        return False
+    kind, fields = record[0], record[2:]
+    if kind == ROW:
+        return len(fields) >= 2 and _is_count(fields[0]) and _is_count(fields[1])
+    if kind == TABLE:
+        return len(fields) == 3 and _is_count(fields[0]) and type(fields[1]) is str
+    if kind == COLUMN:
+        return len(fields) == 4 and _is_count(fields[0]) and type(fields[1]) is type(fields[2]) is str
+    if kind == REWIND:
+        return len(fields) == 2 and type(fields[0]) is str and _is_count(fields[1])
+    return True
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST_RECORDS
 
 
 def _next_record(data: bytes, position: int, salt: int, budget: int) -> tuple[int, int]:

@@ -27,6 +27,8 @@ SNAPSHOT_SUFFIX = "_snapshot"
 JOURNAL_SUFFIX = ".log"
 #: A journal that could not be read whole when it was folded; a directory of what a repair replaced.
 DAMAGED_SUFFIX = ".damaged"
+#: A file that belongs to another life of the run, kept aside by a fold.
+FOREIGN_SUFFIX = ".foreign"
 DAMAGED_PREFIX = "damaged-"
 #: What every file that is not finished yet begins with, so that what a kill leaves behind is known.
 TEMPORARY_PREFIX = ".tmp-"

@@ -7,7 +7,8 @@ sequence number that the store file says it holds. No lock is taken, nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import FILE_KINDS, Column, Schema
-from cox.storage import bulk, empty, fs, hdf5, journal, layout, runinfo
+from cox.storage import bulk, empty, fs, hdf5, journal, layout, lineage, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
 
 _NONE = np.empty(0, dtype=np.int64)
@@ -30,13 +31,15 @@ class Snapshot:
 
     Attributes:
         content: Tables and writers, as a store file would hold them now.
-        journals: What was read on top of the store file.
+        journals: What was read on top of the store file. Of a foreign one it may be that nothing was applied.
+        foreign: What belongs to another life of the run, see `lineage`.
         damage: A sentence for each thing that could not be read.
         payloads: Names of the files of objects in rows that come from a journal.
     """
 
     content: hdf5.StoreFile
     journals: list[journal.Journal]
+    foreign: list[lineage.Foreign] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
 
@@ -69,27 +72,50 @@ class Snapshot:
         for one in np.unique(ranks[~gone]):
             yield int(one), np.flatnonzero((ranks == one) & ~gone)
 
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for each thing that could not be read, or that does not belong here."""
+        return [*(foreign.problem for foreign in self.foreign), *self.damage]
+
+    @property
+    def store_is_foreign(self) -> bool:
+        """Whether the store file belongs to another life of the run."""
+        return any(foreign.writer is None for foreign in self.foreign)
+
     def warn(self, run: Path | str) -> None:
         """Warn of what could not be read."""
-        for sentence in self.damage:
+        for sentence in self.problems:
             warn(f"run {run}: {sentence}", DamageWarning)
 
     def drop_rows(self, writers: Iterable[str]) -> None:
-        """Drop all rows of some writers. What they are to write next counts from their records so far."""
+        """Drop all rows of some writers. What they are to write next counts from their records so far.
+
+        It will follow nothing that was before, so that an old store file, or journals of then, that a copying
+        program puts back are known not to belong to it.
+        """
         for writer in list(writers):
             state = self.content.writers[writer]
             for name, rows in state["rows"].items():
                 _cut(self.content, name, writer, 0, gone=rows)
             state["rows"] = {}
+            state["emptied"] = [*state.get("emptied", []), *state.get("journals", [])]
+            state["journals"] = [[secrets.randbits(32), state["seq"]]]
 
 
-def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bool = True) -> Snapshot:
+def read(
+    run: layout.RunLayout,
+    *,
+    tables: Iterable[str] | None = None,
+    rows: bool = True,
+    own: Collection[int] = (),
+) -> Snapshot:
     """Read a run.
 
     Args:
         run: Where it lies.
         tables: The rows of these tables only; None for all.
         rows: Whether to read rows at all, or only which tables there are and how many rows they have.
+        own: The salts of journals that this process wrote, for `lineage.select`.
 
     Raises:
         RunNotFoundError: There is no store file, and no journal.
@@ -105,14 +131,14 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
     before = None
     for turn in range(fs.REPLACED_TIMES):
         try:
-            seen = _read_once(run, wanted, run_id=known, rows=rows)
+            seen = _read_once(run, wanted, run_id=known, rows=rows, own=own)
         except (DamagedError, OSError) as error:
             if turn and (turn == fs.REPLACED_TIMES - 1 or fs.identity(run.store_file) == before):
                 if isinstance(error, CoxError):
                     raise
                 raise fs.refused(error, "cannot read the run", error.filename or run.root) from error
         else:
-            if turn or not seen.damage:
+            if turn or not seen.problems:
                 return seen
         fs.look_again(run.root)
         before = fs.identity(run.store_file)
@@ -120,7 +146,12 @@ def read(run: layout.RunLayout, *, tables: Iterable[str] | None = None, rows: bo
 
 
 def _read_once(
-    run: layout.RunLayout, tables: frozenset[str] | None, *, run_id: str | None, rows: bool
+    run: layout.RunLayout,
+    tables: frozenset[str] | None,
+    *,
+    run_id: str | None,
+    rows: bool,
+    own: Collection[int],
 ) -> Snapshot:
     journals = journal.read_journals(run.journal_dir, bulk.read)
     try:
@@ -134,7 +165,7 @@ def _read_once(
         if not journals:
             raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
         content = hdf5.StoreFile()
-    return replay(content, journals, run_id=run_id, tables=tables, rows=rows)
+    return replay(content, journals, run_id=run_id, tables=tables, rows=rows, own=own)
 
 
 def replay(
@@ -144,21 +175,30 @@ def replay(
     run_id: str | None = None,
     tables: Iterable[str] | None = None,
     rows: bool = True,
+    own: Collection[int] = (),
 ) -> Snapshot:
     """Apply journals to what a store file holds, or to what is left of it. Changes `content`.
 
     Args:
         content: What the store file holds.
-        journals: What is to be applied.
+        journals: What is to be applied, as far as it belongs to the run.
         run_id: The id that the run has by its `run.json`.
         tables: The rows of these tables only; None for all.
         rows: Whether rows are read at all.
+        own: The salts of journals that this process wrote.
     """
-    if content.run_id is None or run_id is not None:
-        content.run_id = run_id or next((log.header.run for log in journals if log.header), None)
     snapshot = Snapshot(content, journals)
+    known = lineage.choose_id(run_id, content.run_id, journals)
+    if content.run_id not in (None, known):
+        problem = (
+            f"{layout.STORE_FILE} belongs to another life of the run, and is left out: "
+            f"it is of run {content.run_id}, and this is run {known}"
+        )
+        snapshot.foreign.append(lineage.Foreign(Path(layout.STORE_FILE), problem, None))
+        snapshot.content = hdf5.StoreFile()
+    snapshot.content.run_id = known
     if journals:
-        _Replay(snapshot, None if tables is None else frozenset(tables), rows=rows).run()
+        _Replay(snapshot, None if tables is None else frozenset(tables), rows=rows, own=own).run()
     return snapshot
 
 
@@ -220,8 +260,11 @@ class _Pending:
 class _Replay:
     """Applies journals to what the store file holds."""
 
-    def __init__(self, snapshot: Snapshot, wanted: frozenset[str] | None, *, rows: bool) -> None:
+    def __init__(
+        self, snapshot: Snapshot, wanted: frozenset[str] | None, *, rows: bool, own: Collection[int]
+    ) -> None:
         self._snapshot = snapshot
+        self._own = own
         self._content = snapshot.content
         self._wanted = wanted
         self._rows = rows
@@ -231,12 +274,27 @@ class _Replay:
         if not self._content.writers and self._content.nrows:
             rows = own_rows(self._content, layout.MAIN_WRITER)
             self._content.writers[layout.MAIN_WRITER] = {"seq": 0, "rows": rows}
+        by_writer: dict[str, list[journal.Journal]] = {}
         for log in self._snapshot.journals:
-            name = log.path.name
-            self._snapshot.damage += [f"journal {name}: {sentence}" for sentence in log.damage]
-            state = self._content.writers.setdefault(log.writer, {"seq": 0, "rows": {}})
-            if log.rows is None or not self._apply_rows(log, log.rows, state):
-                self._apply_records(log, state)
+            self._snapshot.damage += [f"journal {log.path.name}: {sentence}" for sentence in log.damage]
+            by_writer.setdefault(log.writer, []).append(log)
+        for name, logs in by_writer.items():
+            self._run_writer(self._content.writers.setdefault(name, {"seq": 0, "rows": {}}), logs)
+
+    def _run_writer(self, state: dict[str, Any], logs: list[journal.Journal]) -> None:
+        """Apply what belongs to the run of a writer's journals, and note what does not."""
+        writer = lineage.select(self._content.run_id, state, logs, self._own)
+        self._snapshot.foreign += writer.foreign
+        journals = state.setdefault("journals", [])
+        journals[:0] = [[log.salt, state["seq"]] for log in writer.folded]
+        for log, stop in writer.applied:
+            if stop < log.end_seq:
+                self._apply_records(log, [record for record in log.records if record[1] < stop], state)
+            elif log.rows is None or not self._apply_rows(log, log.rows, state):
+                self._apply_records(log, log.records, state)
+            if journals and journals[-1][0] == log.salt:
+                journals.pop()
+            journals.append([log.salt, state["seq"]])
 
     def _apply_rows(self, log: journal.Journal, rows: bulk.Rows, state: dict[str, Any]) -> bool:
         """Apply a journal by columns, if it is as its writer wrote it. Of any other it changes nothing."""
@@ -258,13 +316,13 @@ class _Replay:
         self._settle(log, state, pending, settled, max(state["seq"], int(rows.seq[-1]) + 1))
         return True
 
-    def _apply_records(self, log: journal.Journal, state: dict[str, Any]) -> None:
+    def _apply_records(self, log: journal.Journal, records: list[list[Any]], state: dict[str, Any]) -> None:
         """Apply a journal record by record, and say what is wrong with it."""
         pending: dict[int, _Pending] = {}
         settled = dict(state["rows"])  # how many of its rows stand in `content` already
         expected = state["seq"]
         lost = 0
-        for record in log.records:
+        for record in records:
             try:
                 kind, seq = record[0], record[1]
                 if seq != expected and seq > expected:

@@ -7,6 +7,7 @@ grown as large as all that was folded before, so that the total cost of folding 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cox.errors import ClosedError, CoxError, ForkError, RewindError, SchemaError
+from cox.errors import ClosedError, CoxError, DamagedError, ForkError, RewindError, SchemaError
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
 from cox.storage import claims, empty, fs, journal, layout, place, rowcode, runinfo
 
@@ -28,6 +29,8 @@ _log = logging.getLogger("cox")
 
 #: A journal is folded once it is this large, or as large as all that was folded before, in bytes.
 FOLD_AT = 32 * 1024 * 1024
+#: A run with higher sequence numbers than this was not written by logging.
+_MOST_RECORDS = journal.MOST_RECORDS // 2
 
 
 class TableState:
@@ -340,6 +343,7 @@ class RunWriter:
             # one, no row goes into a journal that is being folded or is gone
             counted = {name: table.nrows for name, table in self.tables.items()}
             self.journal.close()
+            generation = self.journal.generation
             self._folding = True
             try:
                 now = fold.fold(self.run, own=self.journal, patience=0)  # no row waits for another's fold
@@ -357,6 +361,9 @@ class RunWriter:
                         _log.warning("run %s: %d rows of table %r are lost", self.run.root, lost, name)
                 self._store = fs.identity(self.run.store_file)
                 self.fold_at = max(FOLD_AT, now.content.folded_bytes)
+                unchanged = self.journal.generation == generation and self.journal.fd < 0  # no handler logged
+                if unchanged and any(other.writer == self.name for other in now.foreign):
+                    self._go_on_from(now)
             finally:
                 self._folding = False
 
@@ -561,8 +568,7 @@ class RunWriter:
                 if emptied:
                     shutil.rmtree(self.run.objects_dir, ignore_errors=True)
                     fs.make_directories(self.run.objects_dir)
-                else:
-                    self._learn_tables()
+                self._learn_tables()
                 self._store = fs.identity(self.run.store_file)
 
     def abandon(self) -> None:
@@ -600,14 +606,35 @@ class RunWriter:
         """Learn which tables the run has, from `now` if it was read. Returns the next sequence number."""
         from cox.storage import snapshot
 
-        now = now or snapshot.read(self.run, rows=False)
+        now = now or snapshot.read(self.run, rows=False, own=self.journal.salts)
         own = snapshot.own_rows(now.content, self.name)
         for name, table in now.tables.items():
             schema = self._with_rank(name, table.schema)
             self.tables[name] = TableState(self, name, schema, own.get(name, 0), in_run=True)
-        writer = now.content.writers.get(self.name)
         self.fold_at = max(FOLD_AT, now.content.folded_bytes)
-        return int(writer["seq"]) if writer else 0
+        return self._go_on_after(now)
+
+    def _go_on_after(self, now: Snapshot) -> int:
+        """Have the next journal continue what the run holds. Returns the next sequence number."""
+        self.run_id = self.journal.run_id = now.run_id or self.run_id
+        writer = now.content.writers.get(self.name, {"seq": 0})
+        if writer["seq"] > _MOST_RECORDS:  # what is logged after that, no reader would take for a record
+            raise DamagedError(
+                errno.EIO,
+                f"no number is left for the next record of {self.name}: the last is {writer['seq'] - 1}",
+                str(self.run.root),
+            )
+        self.journal.after = [(salt, end) for salt, end in writer.get("journals", ())]
+        return int(writer["seq"])
+
+    def _go_on_from(self, now: Snapshot) -> None:
+        """Go on where the run is, after another program put files of another life in the place of its own."""
+        from cox.storage import snapshot
+
+        self.journal.next_seq = self._go_on_after(now)
+        own = snapshot.own_rows(now.content, self.name)
+        for name, table in self.tables.items():
+            table.nrows, table.in_run = own.get(name, 0), name in now.tables
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a writer that was killed."""

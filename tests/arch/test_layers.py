@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
         "cox.storage.journal",
         "cox.storage.place",
     },
-    {"cox.storage.bulk", "cox.storage.hdf5", "cox.storage.rowcode"},
+    {"cox.storage.bulk", "cox.storage.hdf5", "cox.storage.lineage", "cox.storage.rowcode"},
     {"cox.storage.empty"},
     {"cox.storage.runinfo"},
     {"cox.storage.snapshot"},

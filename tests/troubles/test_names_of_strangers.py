@@ -44,7 +44,7 @@ def change_run(folder: Path, change: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_table_name_that_leads_elsewhere_is_damage(runs: Path, name: str) -> None:
     rename(runs, name)
-    with pytest.raises(DamagedError, match="cannot be the name of a table"):
+    with pytest.raises(DamagedError, match="cannot be the name of a table|invalid utf-16"):
         cox.Store(runs, "bad", mode="r")
     assert not verify(runs / "bad").ok
     with pytest.warns(CollectionWarning, match="run bad is left out"):
@@ -79,5 +79,5 @@ def test_a_table_of_upstreams_may_lead_nowhere_either(runs: Path) -> None:
         del file.attrs["COX_RUN"]
         about = {"schema": {"x": int}, "name": "../../escaped"}
         file["t"].attrs["COX_DATA"] = np.bytes_(pickle.dumps(about, 0))
-    with pytest.raises(DamagedError, match="cannot be the name of a table"):
+    with pytest.raises(DamagedError, match="cannot be the name of a table|invalid utf-16"):
         cox.Store(runs, "bad", mode="r")

@@ -30,14 +30,14 @@ class StoreFile:
             rows of each table are its own.
         folded_bytes: Bytes of journal that went into the file so far.
         run_id: The id of the run; None in a file of upstream's, or of version 1.
-        foreign: What else lies at the file's root: put there by the user, and kept.
+        foreign: The paths of what else lies in the file: put there by the user, and kept.
         stored: For tables with all rows by cox, these rows as they were read. While a table begins with
             these very parts, its rows are in the file already.
     """
 
     tables: dict[str, TableData] = field(default_factory=dict)
     nrows: dict[str, int] = field(default_factory=dict)
-    writers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    writers: dict[str, Any] = field(default_factory=dict)
     folded_bytes: int = 0
     run_id: str | None = None
     foreign: list[str] = field(default_factory=list)

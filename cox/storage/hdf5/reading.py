@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,7 +20,7 @@ from cox import plain
 from cox.errors import DamagedError, FormatVersionError, StorageError
 from cox.schema import Column, Schema, kind_of
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_beyond_int64, is_text
-from cox.storage.hdf5 import checks, packing
+from cox.storage.hdf5 import attribute, checks, packing
 from cox.storage.hdf5.content import (
     CHECKSUM_ATTRIBUTE,
     CHECKSUM_FROM,
@@ -28,9 +28,11 @@ from cox.storage.hdf5.content import (
     SIDECAR_GROUP,
     SLICE_BYTES,
     UPSTREAM_ATTRIBUTE,
-    VERSION,
     StoreFile,
 )
+
+#: What pandas has in the group of a table.
+_TABLE_PARTS = frozenset({"table", "_i_table"})
 
 #: Rows of so many bytes or more are mostly padding.
 WIDE = 1024
@@ -98,12 +100,10 @@ def _access() -> h5py.h5p.PropFAID:
 def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bool) -> StoreFile:
     content = StoreFile()
     run = run_attribute(file)
-    described: dict[str, Any] = run.get("tables", {})
-    content.writers = checks.check_writers(run.get("writers", {}))
-    content.folded_bytes = run.get("folded_bytes", 0)
+    described = run["tables"]
+    content.writers, content.folded_bytes = run["writers"], run["folded_bytes"]
     content.run_id = run.get("id")
     for name, about in described.items():
-        checks.check_table_name(name)
         table = TableData(name, Schema.from_json(about["columns"]))
         content.tables[name], content.nrows[name] = table, about["nrows"]
         if wanted is None or name in wanted:
@@ -125,31 +125,69 @@ def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bo
 
 def _read_others(file: h5py.File, content: StoreFile, wanted: frozenset[str] | None, *, rows: bool) -> None:
     """Read what is in the file that cox did not write: upstream's tables; and note what is the user's."""
-    for name, group in upstream_groups(file, content.tables):
-        dataset = dataset_at(file.id, f"{name}/table")
-        table, places = upstream_table(name, group, dataset)
-        content.tables[table.name], content.nrows[table.name] = table, dataset.shape[0]
-        if rows and (wanted is None or table.name in wanted):
+    paths = set(content.tables)
+    groups = dict(upstream_groups(file, content.tables))
+    for path, name in table_names(groups, content.tables).items():
+        paths.add(path)
+        dataset = dataset_at(file.id, f"{path}/table")
+        table, places = upstream_table(name, groups[path], dataset)
+        content.tables[name], content.nrows[name] = table, dataset.shape[0]
+        if rows and (wanted is None or name in wanted):
             table.parts = _read_parts(dataset, table.schema, places)
-    known = {name.partition("/")[0] for name in content.tables} | {SIDECAR_GROUP}
-    content.foreign = [name for name in file if name not in known and is_hard(file.id, name.encode())]
+            note_missing(table)
+    content.foreign = list(foreign_paths(file, paths))
 
 
-def run_attribute(file: h5py.h5f.FileID) -> dict[str, Any]:
-    """COX_RUN, which says all about the tables; empty in a file of upstream's."""
+def table_names(groups: Mapping[str, h5py.Group], described: Container[str]) -> dict[str, str]:
+    """Which of the groups that are marked as tables are tables, by path, and under which names.
+
+    A program that copies a group inside of the file copies the mark along, and in it the original's name. So
+    a name other than that of the group counts only where nobody else has it.
+
+    Args:
+        groups: The groups by path.
+        described: The names of the tables that COX_RUN describes.
+    """
+    marks = {path: _plain_attribute(group.id, UPSTREAM_ATTRIBUTE) for path, group in groups.items()}
+    names = {path: checks.check_table_name(mark.get("name", path)) for path, mark in marks.items()}
+    counts = Counter(names.values())
+    tables = {}
+    for path, name in names.items():
+        if name == path or not (name in described or name in groups or counts[name] > 1):
+            tables[path] = name
+        elif not (name in described or name in groups):
+            tables[path] = path  # several copies, and no original
+    return tables
+
+
+def foreign_paths(group: h5py.Group, tables: Collection[str], place: str = "") -> Iterator[str]:
+    """What is in a file beside its tables: the paths of what the user put there.
+
+    Args:
+        group: The file, or a group in it.
+        tables: The paths of the tables.
+        place: The path of the group, with a slash at its end.
+    """
+    for name in group:
+        path = f"{place}{name}"
+        if path == SIDECAR_GROUP or not is_hard(group.id, name.encode()):
+            continue
+        if path in tables or any(table.startswith(f"{path}/") for table in tables):
+            if isinstance(group[name], h5py.Group):
+                yield from foreign_paths(group[name], tables, f"{path}/")
+        elif not (name in _TABLE_PARTS and place.rstrip("/") in tables):
+            yield path
+
+
+def run_attribute(file: h5py.h5f.FileID) -> attribute.Run:
+    """COX_RUN, which says all about the tables; empty for a file of upstream's."""
     if not checks.has_attribute(file, RUN_ATTRIBUTE):
-        return {}
+        return {"version": 0, "tables": {}, "writers": {}, "folded_bytes": 0}
     text = checks.text_attribute(file, RUN_ATTRIBUTE)
     has_checksum = len(text) >= CHECKSUM_FROM and checks.has_attribute(file, CHECKSUM_ATTRIBUTE)
     if has_checksum and zlib.crc32(text) != checks.integer_attribute(file, CHECKSUM_ATTRIBUTE):
         raise DamagedError(f"{RUN_ATTRIBUTE} does not have the checksum that it should")
-    run: dict[str, Any] = json.loads(text)
-    if run["version"] > VERSION:
-        raise FormatVersionError(
-            f"{file.name.decode()} is a store of format {run['version']}; this cox reads up to {VERSION}: "
-            "upgrade cox"
-        )
-    return run
+    return attribute.decode(text, os.fsdecode(file.name))
 
 
 def dataset_at(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:
@@ -181,7 +219,7 @@ def is_hard(group: Any, name: bytes) -> bool:
 
 
 def _read_described(
-    file: h5py.h5f.FileID, dataset: h5py.h5d.DatasetID, table: TableData, about: dict[str, Any]
+    file: h5py.h5f.FileID, dataset: h5py.h5d.DatasetID, table: TableData, about: attribute.Table
 ) -> list[Part]:
     parts = _read_parts(dataset, table.schema, about["places"])
     for at in about.get("missing", ()):
@@ -191,13 +229,13 @@ def _read_described(
     return parts
 
 
-def missing_cells(file: h5py.h5f.FileID, about: dict[str, Any], at: int) -> Array:
+def missing_cells(file: h5py.h5f.FileID, about: attribute.Table, at: int) -> Array:
     """Which cells of the column at `at` are missing, for all rows that cox wrote."""
     bits = _sidecar(file, f"{SIDECAR_GROUP}/{about['number']}/missing_{at}")
     return np.unpackbits(bits, count=about["nrows"]).astype(np.bool_)
 
 
-def exact_cells(file: h5py.h5f.FileID, about: dict[str, Any], at: int) -> list[list[Any]]:
+def exact_cells(file: h5py.h5f.FileID, about: attribute.Table, at: int) -> list[list[Any]]:
     """Row numbers and values of the cells of the column at `at` that their field cannot hold."""
     packed = _sidecar(file, f"{SIDECAR_GROUP}/{about['number']}/exact_{at}")
     return msgspec.msgpack.decode(packed.tobytes(), type=list[list[Any]])
@@ -244,6 +282,14 @@ def spread(parts: list[Part], column: Column, mask: Array) -> None:
                 part.values[column.name] = filled.astype(dtype_of(column.kind))
 
 
+def note_missing(table: TableData) -> None:
+    """Note which cells of upstream's table are missing: a number that is nan in a column of ints or bools."""
+    for column in table.schema:
+        stored = [part.values[column.name] for part in table.parts]
+        if column.kind in ("int", "bool") and any(values.dtype.kind == "f" for values in stored):
+            spread(table.parts, column, np.isnan(np.concatenate(stored)))
+
+
 def patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
     """Put exact values in the place of what the HDF5 field made of them."""
     starts = np.cumsum([0, *(part.nrows for part in parts)])
@@ -255,7 +301,7 @@ def patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
         part.values[column.name][row - starts[at]] = value
 
 
-def _read_parts(dataset: h5py.h5d.DatasetID, schema: Schema, places: list[list[Any]]) -> list[Part]:
+def _read_parts(dataset: h5py.h5d.DatasetID, schema: Schema, places: Sequence[Sequence[Any]]) -> list[Part]:
     """A table's rows. Texts so wide that they would not fit into memory padded are decoded in slices."""
     nrows, itemsize = dataset.shape[0], dataset.get_type().get_size()
     checks.check_size(nrows * itemsize, dataset.get_storage_size)
@@ -276,7 +322,7 @@ def unpadded(part: Part) -> Part:
     return part
 
 
-def part_of(rows: Array, schema: Schema, places: list[list[Any]]) -> Part:
+def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]]) -> Part:
     """Rows as they lie in the file, as columns: what `spread` and `patch` do is still to be done."""
     part = Part(len(rows), {})
     for column, (name, at) in zip(schema, places, strict=True):
@@ -330,9 +376,7 @@ def upstream_table(
             places[column] = [field_name, at if shape else -1]
     ordered = [column for column in _column_order(group, schema) if column in places]
     columns = [Column(column, kind_of(schema[column]) or "str") for column in ordered]
-    return TableData(checks.check_table_name(data.get("name", name)), Schema(columns)), [
-        places[column] for column in ordered
-    ]
+    return TableData(name, Schema(columns)), [places[column] for column in ordered]
 
 
 def _column_order(group: h5py.Group, schema: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ written or cannot be read. What cannot be read is left out, and named; nothing i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from cox.errors import DamagedError, FormatVersionError
 from cox.schema import Column, Schema
 from cox.storage.columns import Array, Part, TableData, decode_text, is_text, mask_of
-from cox.storage.hdf5 import checks, reading
+from cox.storage.hdf5 import attribute, checks, reading
 from cox.storage.hdf5.content import SIDECAR_GROUP, UPSTREAM_ATTRIBUTE, StoreFile
 from cox.storage.hdf5.writing import EXACT_FLOAT, MISSING_TEXT
 
@@ -53,9 +53,8 @@ def salvage(path: Path) -> Salvage:
     try:
         with reading.opened(path) as file:
             run = reading.run_attribute(file)
-            described: dict[str, Any] = run.get("tables", {})
-            found.content.writers = checks.check_writers(run.get("writers", {}))
-            found.content.folded_bytes = run.get("folded_bytes", 0)
+            described = run["tables"]
+            found.content.writers, found.content.folded_bytes = run["writers"], run["folded_bytes"]
             found.content.run_id = run.get("id")
             for name, about in described.items():
                 _described(found, file, name, about)
@@ -72,7 +71,7 @@ def salvage(path: Path) -> Salvage:
 # --- Tables of this cox
 
 
-def _described(found: Salvage, file: h5py.h5f.FileID, name: str, about: dict[str, Any]) -> None:
+def _described(found: Salvage, file: h5py.h5f.FileID, name: str, about: attribute.Table) -> None:
     table = TableData(name, Schema.from_json(about["columns"]))
     written = about["nrows"]
     dataset = _try(found, f"table {name!r}: all its {written} rows", partial(_sound_dataset, file, name))
@@ -98,7 +97,11 @@ def _sound_dataset(file: h5py.h5f.FileID, name: str) -> h5py.h5d.DatasetID:
 
 
 def _read_chunks(
-    found: Salvage, dataset: h5py.h5d.DatasetID, table: TableData, places: list[list[Any]], written: int = 0
+    found: Salvage,
+    dataset: h5py.h5d.DatasetID,
+    table: TableData,
+    places: Sequence[Sequence[Any]],
+    written: int = 0,
 ) -> Array:
     """Read all rows, the lost ones as anything. Returns which ones are good, of shape (nrows,).
 
@@ -185,16 +188,17 @@ def _keep(found: Salvage, table: TableData, good: Array) -> None:
 
 def _others(found: Salvage, file: h5py.File, described: Container[str]) -> None:
     """Salvage upstream's tables, and see which of the user's own things can be copied."""
-    roots = {name.partition("/")[0] for name in (*found.content.tables, *found.lost)} | {SIDECAR_GROUP}
-    for name, group in _marked_groups(found, file, "", set()):
-        if name not in described:
-            roots.add(name.partition("/")[0])
-            _try(found, f"table {name!r}", partial(_upstream, found, file, name, group))
-    for name in file:
-        if name in roots or not reading.is_hard(file.id, name.encode()):
-            continue
-        if _try(found, f"{name!r}", partial(_copies, file, name)):
-            found.content.foreign.append(name)
+    paths = {*found.content.tables, *found.lost}
+    marked = _marked_groups(found, file, "", set())
+    groups = {path: group for path, group in marked if path not in described}
+    names = _try(found, "the names of tables", partial(reading.table_names, groups, described)) or {}
+    for path, name in names.items():
+        paths.add(path)
+        _try(found, f"table {name!r}", partial(_upstream, found, file, path, name, groups[path]))
+    foreign = _try(found, "what is beside the tables", lambda: list(reading.foreign_paths(file, paths)))
+    for path in foreign or []:
+        if _try(found, f"{path!r}", partial(_copies, file, path)):
+            found.content.foreign.append(path)
 
 
 def _marked_groups(
@@ -214,10 +218,12 @@ def _marked_groups(
             yield from _marked_groups(found, item, inner, seen)
 
 
-def _upstream(found: Salvage, file: h5py.File, name: str, group: h5py.Group) -> None:
-    dataset = _sound_dataset(file.id, name)
+def _upstream(found: Salvage, file: h5py.File, path: str, name: str, group: h5py.Group) -> None:
+    dataset = _sound_dataset(file.id, path)
     table, places = reading.upstream_table(name, group, dataset)
-    _keep(found, table, _read_chunks(found, dataset, table, places))
+    good = _read_chunks(found, dataset, table, places)
+    reading.note_missing(table)
+    _keep(found, table, good)
 
 
 def _copies(file: h5py.File, name: str) -> bool:

@@ -90,7 +90,11 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
         if source is not None:
             for name in content.foreign:
                 checks.check_copyable(source.id, name)
-                source.copy(name, file)
+                target = name
+                while target in file:  # a table of that name has come since
+                    target += "_"
+                parent, _, last = target.rpartition("/")
+                source.copy(name, file.require_group(parent) if parent else file, last)
         file.flush()
         image = file.id.get_file_image()
     fs.write_new(path, image)
