@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cox.collection import scan
 from cox.collection.runs import Directory, ExpFilter, Runs, by_table
 from cox.errors import CompareError, ReadOnlyError
+from cox.extras import needed
 from cox.metadata import METADATA
 from cox.store import Store
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from cox.collection.overview import ParamFilter
     from cox.collection.shown import Comparison, Differences
+    from cox.collection.status import Status
     from cox.collection.table import Table
+    from cox.metadata import RunParameters
 
 __all__ = ["CollectionReader"]
 
@@ -248,12 +250,9 @@ class CollectionReader:
             `table.column` for the last rows. Objects are left out of those.
         """
         from cox.collection import overview
-        from cox.collection.status import status_of
 
         source = self.source
-        found = source.parameters(source.chosen(exp_filter, params))
-        statuses = {name: source.guarded(name, partial(status_of, source.layout(name))) for name in found}
-        found = {name: values for name, values in found.items() if statuses[name] is not None}
+        found, statuses = self._params_and_statuses(exp_filter, params)
         lasts = {}
         for table in source.tables_of(found) if rows else ():
             read = source.read(found, table)
@@ -462,16 +461,15 @@ class CollectionReader:
         """One table of all runs as a `pyarrow.Table`, with a column `exp_id`.
 
         Args:
-            key: The table. Objects stay as they are stored.
+            key: The table. Missing cells are null, and nan is nan. Objects of plain data are what they are:
+                numbers, text, lists, structs; where they differ, text, or JSON for what is nested. What only
+                code can rebuild is text that tells it apart, and what lies in files the name of its file.
             columns: As for `df`.
             where: As for `df`.
             params: As for `df`.
             exp_filter: As for `df`.
         """
-        from cox.collection import exports
-
-        rows = self._table(key).rows(columns=columns, where=where, params=params, exp_filter=exp_filter)
-        return exports.to_arrow(rows.frame())
+        return self._table(key).arrow(columns=columns, where=where, params=params, exp_filter=exp_filter)
 
     def polars(
         self,
@@ -515,10 +513,13 @@ class CollectionReader:
         columns = [columns] if isinstance(columns, str) else columns
         table, source = self._table(key), self.source
         schema = table.schema()
-        meta = table.without_rows(schema, columns, where)
+        objects = table.objects()
+        meta = table.without_rows(schema, columns, where, objects)
         names = source.chosen(exp_filter, params)
         groups = [names[at : at + runs_per_partition] for at in range(0, len(names), runs_per_partition)]
-        read = partial(read_partition, source.folders, source.nested, key, schema, meta, columns, where)
+        read = partial(
+            read_partition, source.folders, source.nested, key, schema, meta, columns, where, objects
+        )
         return exports.to_dask(read, groups, meta)
 
     def sql(self, query: str) -> pd.DataFrame:
@@ -538,23 +539,22 @@ class CollectionReader:
         """
         from cox.collection import exports
 
-        tables: dict[str, Callable[[], pd.DataFrame]] = {
-            "runs": lambda: exports.told_apart(self.runs(rows=False)),
-            "params": lambda: exports.told_apart(self.params()),
-        }
+        tables: dict[str, Callable[[], Any]] = {"runs": self._runs_in_arrow, "params": self._params_in_arrow}
         own = {name: self._table(name) for name in self.source.schemas(quiet=True)}
         for name in {name.lower() for name in own}:
             tables.pop(name, None)
-        tables.update((name, partial(_whole, table)) for name, table in own.items())
-        return exports.sql(query, tables, lambda name: _rowless(own[name]) if name in own else tables[name]())
+        tables.update((name, table.arrow) for name, table in own.items())
+        return exports.sql(query, tables, lambda name: own[name].rowless() if name in own else tables[name]())
 
     def to_parquet(
         self, dest: Directory, tables: Iterable[str] | None = None, params: ParamFilter | None = None
     ) -> dict[str, int]:
         """Write a Parquet dataset for each table, or bring it up to date: `dest/<table>/*.parquet`.
 
-        Runs that are in it unchanged are not read again, unless the type of a column changed, and an export
-        that was cut off goes on. Runs that were deleted since stay in it.
+        Runs that are in it unchanged are not read again, and an export that was cut off goes on. The dataset
+        keeps every run that was ever exported to it: those that were deleted since, and those of other
+        folders. Values are as if all of them were exported at once. With the metadata goes `dest/params/`, a
+        row for each run. `CollectionReader(dest)` reads the runs back.
 
         Args:
             dest: The directory of the datasets.
@@ -568,24 +568,19 @@ class CollectionReader:
             TableNotFoundError: There is no such table; names those there are.
             ExportError: There is something else at `dest`, or another process exports there.
         """
+        from cox.collection import outgoing
         from cox.collection.parquet import Dataset
 
         source = self.source
-        names = source.chosen(None, params)
-        states = {name: scan.state_of(os.fspath(source.layout(name).root)) for name in names}
-        found = source.read(names).schemas
-        known = by_table(found)
+        exported = source.to_export(source.chosen(None, params))
+        known = by_table(exported.schemas)
         wanted = list(known) if tables is None else [tables] if isinstance(tables, str) else list(tables)
-        written = {}
         for name in wanted:
             source.refuse_unknown_table(name, known)
-            table = self._table(name)
-            own = {run: states[run] for run in known[name]}
-            without = [run for run in found if run not in own]
-            schema = table.schema()
-            read = partial(table.of_runs, schema=schema)
-            empty = table.without_rows(schema)
-            written[name] = Dataset(Path(dest, name)).update(own, without, empty, read)
+        written = Dataset(Path(dest)).update(exported, list(dict.fromkeys(wanted)))
+        for name, rows in exported.opaque.items():
+            if told := outgoing.told_opaque(name, rows):
+                source.warn(told)
         return written
 
     # --- The end
@@ -614,7 +609,39 @@ class CollectionReader:
             self._opened[name] = self.source.guarded(name, partial(self._open, name))
         return self._opened[name]
 
+    def _runs_in_arrow(self) -> Any:
+        from cox.collection import exports, overview
+        from cox.collection.parameters import comparable
+
+        params, statuses = self._params_and_statuses(None, None)
+        frame = overview.runs_frame({name: {} for name in params}, statuses, {})
+        facts = needed("pyarrow", "parquet").Table.from_pandas(frame, preserve_index=False)
+        values = {name: comparable(own) for name, own in params.items()}
+        return exports.of_runs(values, dict(zip(facts.column_names, facts.columns, strict=True)))
+
+    def _params_in_arrow(self) -> Any:
+        from cox.collection import exports
+        from cox.collection.parameters import comparable
+
+        params = self.source.parameters(self.exp_ids)
+        return exports.of_runs({name: comparable(own) for name, own in params.items()})
+
+    def _params_and_statuses(
+        self, exp_filter: ExpFilter | None, params: ParamFilter | None
+    ) -> tuple[dict[str, RunParameters], dict[str, Status]]:
+        """The parameters and the state of each run, of those that can be read."""
+        source = self.source
+        found = source.parameters(source.chosen(exp_filter, params))
+        statuses = {name: source.guarded(name, partial(source.status, name)) for name in found}
+        there = [name for name, status in statuses.items() if status is not None]
+        return {name: found[name] for name in there}, {name: statuses[name] for name in there}
+
     def _open(self, name: str) -> Store:
+        if self.source.archive(name) is not None:
+            raise ReadOnlyError(
+                f"run {name} is in the Parquet dataset {self.directory}, which has rows and no stores: "
+                "read it with df, params, runs, compare …"
+            )
         root = self.source.layout(name).root
         return Store(root.parent, root.name, mode=self._mode, allow_pickle=self._allow_pickle)
 
@@ -622,11 +649,3 @@ class CollectionReader:
         from cox.collection.table import Table
 
         return Table(self.source, key)
-
-
-def _whole(table: Table) -> pd.DataFrame:
-    return table.rows().frame()
-
-
-def _rowless(table: Table) -> pd.DataFrame:
-    return table.without_rows(table.schema())

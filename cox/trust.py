@@ -59,10 +59,18 @@ class Trust:
     Args:
         run: The run; None for an object without a run.
         allow_pickle: Whether the caller vouches for everything.
+        run_id: The run's id, where its files are elsewhere.
     """
 
-    def __init__(self, run: layout.RunLayout | None = None, *, allow_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        run: layout.RunLayout | None = None,
+        *,
+        allow_pickle: bool = False,
+        run_id: str | None = None,
+    ) -> None:
         self._run = run
+        self._run_id = run_id
         self._allow = allow_pickle
         self._known: tuple[str | None, Vouched] | None = None
 
@@ -95,7 +103,7 @@ class Trust:
     def _read(self) -> tuple[str | None, Vouched]:
         if self._run is None:
             return None, Vouched(old_signatures=True)
-        run_id = runinfo.run_id(self._run)
+        run_id = self._run_id or runinfo.run_id(self._run)
         return run_id, read_vouched(self._run, run_id)
 
 

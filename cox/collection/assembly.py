@@ -36,12 +36,14 @@ class Collected:
         schema: The columns that were asked for, in order; where runs differ, the wider type.
         blocks: The rows, in the order of the runs.
         numbers: For each block the number of each row within its run; None for all from 0 on.
+        schemas: The columns that runs have, those without rows too.
     """
 
     table: str
     schema: Schema
     blocks: list[Block]
     numbers: list[Array] | None = None
+    schemas: tuple[Schema, ...] = ()
 
     @property
     def lengths(self) -> Array:
@@ -75,7 +77,7 @@ class Collected:
             kept, number = _kept(block, mask)
             blocks.append(kept)
             numbers.append(number)
-        return Collected(self.table, self.schema, blocks, numbers)
+        return Collected(self.table, self.schema, blocks, numbers, self.schemas)
 
     def refuse_text_beside_numbers(self, name: str) -> None:
         """Raise if a column is text in some runs, and a number in others.
@@ -151,7 +153,7 @@ class Collected:
             kept, number = _kept(block, mask)
             blocks.append(kept)
             numbers.append(number if self.numbers is None else self.numbers[at][mask])
-        return Collected(self.table, self.schema, blocks, numbers)
+        return Collected(self.table, self.schema, blocks, numbers, self.schemas)
 
     def data(self) -> TableData:
         """The rows as one table."""

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from cox.collection import shapes
+from cox.collection.parameters import EXP_ID, Stored
+from cox.collection.shapes import Shape
 from cox.errors import PredicateError, TableNotFoundError
 from cox.extras import needed
+from cox.unreadable import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,16 +21,6 @@ if TYPE_CHECKING:
 _LISTING = re.compile(
     r"(?<!\w)(show|describe|information_schema|duckdb_\w+|sqlite_master)(?!\w)", re.IGNORECASE
 )
-
-
-def to_arrow(frame: pd.DataFrame) -> Any:
-    """A frame as a `pyarrow.Table`, without its index.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-    """
-    pa = needed("pyarrow", "parquet")
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
 def to_polars(table: Any) -> Any:
@@ -38,44 +32,57 @@ def to_polars(table: Any) -> Any:
     return needed("polars", "polars").from_arrow(table)
 
 
-def told_apart(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame of one row for each run, its index `exp_id` as a column, in types that Arrow has.
+def of_runs(
+    values: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any] | None = None,
+    common: Mapping[str, Shape] | None = None,
+) -> Any:
+    """A row for each run as a `pyarrow.Table`: the parameters of runs, some facts, and `exp_id`.
 
-    A parameter that is called `exp_id`, too, becomes `params.exp_id`. Objects that have no type in common
-    become text.
+    A parameter that is called `exp_id`, or like a fact, becomes `params.exp_id`. Values without a type in
+    common become text.
 
-    Raises:
-        MissingExtraError: pyarrow is not installed.
+    Args:
+        values: The parameters of each run, as `comparable` gives them.
+        facts: Columns of other facts, which come first, as Arrow arrays.
+        common: All parameters and what they are, where there are more than those of these runs.
     """
     pa = needed("pyarrow", "parquet")
-    made: pd.DataFrame = frame.rename(columns={frame.index.name: f"params.{frame.index.name}"}).reset_index()
-    for at, name in enumerate(made.columns):
-        cells = made.iloc[:, at]
-        if cells.dtype != object:
-            continue
-        try:
-            known = "struct<>" not in str(pa.array(cells, from_pandas=True).type)
-        except (pa.ArrowException, OverflowError, UnicodeError):
-            known = False
-        if not known:
-            made[name] = cells.map(_as_text)
-    return made
+    columns = {EXP_ID: pa.array(list(values), type=pa.string()), **(facts or {})}
+    taken = set(columns)
+    for name, shape in (shapes_of_runs(values.values()) if common is None else common).items():
+        cells = [_leaving(own, name) for own in values.values()]
+        columns[f"params.{name}" if name in taken else name] = shapes.array_of_values(cells, shape)
+    return pa.table(columns)
 
 
-def _as_text(cell: Any) -> str | None:
-    return None if cell is None else str(cell).encode(errors="backslashreplace").decode()
+def shapes_of_runs(values: Iterable[Mapping[str, Any]]) -> dict[str, Shape]:
+    """What each parameter of some runs is."""
+    found: dict[str, Shape] = {}
+    for own in values:
+        for name in own:
+            found[name] = shapes.join(found.get(name, "null"), shapes.of_values([_leaving(own, name)]))
+    return found
+
+
+def _leaving(values: Mapping[str, Any], name: str) -> Any:
+    """A parameter as other engines want it; what they have nothing for is text that tells it apart."""
+    value = values.get(name)
+    if isinstance(value, Stored):
+        value = Unreadable(type(value.value).__name__, value.digest)
+    return shapes.plain(value)
 
 
 def sql(
     query: str,
-    tables: Mapping[str, Callable[[], pd.DataFrame]],
-    without_rows: Callable[[str], pd.DataFrame] | None = None,
+    tables: Mapping[str, Callable[[], Any]],
+    without_rows: Callable[[str], Any] | None = None,
 ) -> pd.DataFrame:
     """Ask DuckDB.
 
     Args:
         query: One statement, or several of which the last one gives the answer.
-        tables: How to read each table there is. Those that the query mentions are read.
+        tables: How to read each table there is, as a `pyarrow.Table`. Those that the query mentions are read.
         without_rows: How to get a table without its rows: for those that the query does not mention where
             it asks which tables there are. Without it they are read.
 
@@ -94,7 +101,7 @@ def sql(
         connection.execute("set python_enable_replacements=false")  # or a name may mean a variable in here
         for name in shown:
             rowless = without_rows if name not in mentioned else None
-            table = to_arrow(tables[name]() if rowless is None else rowless(name))
+            table = tables[name]() if rowless is None else rowless(name)
             if name in mentioned:
                 _refuse_alike(table.column_names, f"columns of table {name!r}")
             connection.register(name, table)

@@ -73,11 +73,7 @@ def _changed(root: str) -> float:
 
 def statuses(source: Runs, names: Iterable[str], *, skip: bool = False) -> dict[str, Status]:
     """How runs are. What cannot be read is as for `described`."""
-    from cox.collection.status import status_of
-
-    states = {
-        name: source.guarded(name, partial(status_of, source.layout(name)), skip=skip) for name in names
-    }
+    states = {name: source.guarded(name, partial(source.status, name), skip=skip) for name in names}
     return {name: status for name, status in states.items() if status is not None}
 
 

@@ -16,6 +16,7 @@ from cox.collection import scan
 from cox.errors import (
     CollectionWarning,
     CoxError,
+    ExportError,
     PredicateError,
     RunNotFoundError,
     TableNotFoundError,
@@ -28,8 +29,11 @@ from cox.storage import layout
 from cox.trust import Trust
 
 if TYPE_CHECKING:
+    from cox.collection.dataset import Archive, Entry
+    from cox.collection.exported import Source
     from cox.collection.overview import ParamFilter
     from cox.collection.reading import Rows
+    from cox.collection.status import Status
 
 _log = logging.getLogger("cox")
 
@@ -77,8 +81,9 @@ class Runs:
         #: For each run its folder, and its path in there.
         self._places: dict[str, tuple[str, str]] = {}
         taken: set[str] = set()
+        self._archives: dict[str, Archive] = {}
         for folder in self.folders:
-            for key in scan.run_names(folder, nested=nested):
+            for key in self._names_in(folder):
                 name = _distinct(key, folder, taken)
                 taken.add(name)
                 if exp_filter is None or exp_filter(name):
@@ -87,6 +92,22 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def _names_in(self, folder: str) -> list[str]:
+        """The runs of a folder; of one without runs that is a dataset of `to_parquet`, those in there."""
+        names = scan.run_names(folder, nested=self.nested)
+        if not names and os.path.isdir(f"{folder}/_cox"):  # noqa: PTH112 - never raises
+            from cox.collection.dataset import Archive
+
+            archive = Archive.at(folder)
+            if archive is not None:
+                self._archives[folder] = archive
+                return archive.names
+        return names
+
+    def archive(self, name: str) -> Archive | None:
+        """The dataset that a run is in; None for one in a directory of its own."""
+        return self._archives.get(self._places[name][0]) if name in self._places else None
 
     def layout(self, name: str) -> layout.RunLayout:
         """Where a run is.
@@ -98,7 +119,33 @@ class Runs:
             hint = did_you_mean(name, self.names)
             raise RunNotFoundError(f"there is no run {name!r} among {len(self)} in {self.directory}{hint}")
         folder, key = self._places[name]
-        return layout.RunLayout(Path(folder, key))
+        archive = self._archives.get(folder)
+        return layout.RunLayout(Path(folder, key)) if archive is None else archive.layout(key)
+
+    def place(self, name: str) -> tuple[str, str]:
+        """The folder of a run, and its path in there."""
+        return self._places[name]
+
+    def status(self, name: str) -> Status:
+        """How a run is.
+
+        Raises:
+            FormatVersionError: A newer cox wrote it.
+        """
+        from cox.collection.status import status_of
+
+        archive = self.archive(name)
+        return status_of(self.layout(name)) if archive is None else archive.status(self._places[name][1])
+
+    def environment(self, name: str) -> dict[str, Any]:
+        """Where a run was made."""
+        from cox.storage import runinfo
+
+        archive = self.archive(name)
+        if archive is not None:
+            return {key: archive.entry(self._places[name][1]).environment.get(key) for key in _ENVIRONMENT}
+        info = runinfo.read(self.layout(name))
+        return {key: info.get(key) for key in _ENVIRONMENT}
 
     def resolve(self, name: str) -> str:
         """Return the name of the run that is meant by it, or by a beginning that no other run has.
@@ -153,7 +200,7 @@ class Runs:
         rows = Rows()
         for folder, shown in by_folder.items():
             guard = partial(self._guarded_in, shown, skip=skip)
-            reader = Folder(Path(folder), cache=self._cache)
+            reader = self._archives.get(folder) or Folder(Path(folder), cache=self._cache)
             found = reader.read(list(shown), guard, table=table, columns=columns)
             for block in found.blocks:
                 block.names = [shown[key] for key in block.names]
@@ -210,7 +257,9 @@ class Runs:
         def decode(name: str, column: Column, cell: Any) -> Any:
             run = self.layout(name)
             if name not in trusts:
-                trusts[name] = Trust(run, allow_pickle=self._allow_pickle)
+                archive = self.archive(name)
+                run_id = None if archive is None else archive.entry(self._places[name][1]).id
+                trusts[name] = Trust(run, allow_pickle=self._allow_pickle, run_id=run_id)
             return decoded(column, cell, run, trusts[name], table)
 
         return decode
@@ -265,6 +314,44 @@ class Runs:
             f"{did_you_mean(table, seen)}"
         )
 
+    # --- On the way to a Parquet dataset
+
+    def to_export(self, names: Iterable[str]) -> Source:
+        """Some runs, as `cox.collection.parquet.Dataset` takes them.
+
+        Raises:
+            ExportError: One of them is in a dataset already.
+        """
+        from cox.collection.exported import Run, Source
+        from cox.collection.parameters import comparable
+
+        names = list(names)
+        archived = next((name for name in names if self.archive(name) is not None), None)
+        if archived is not None:
+            raise ExportError(
+                f"run {archived} is in the dataset {self.directory} already: copy its directory"
+            )
+        runs = []
+        for name in names:  # in the state before it is read
+            folder, key = self._places[name]
+            state = scan.state_of(f"{folder}/{key}")
+            runs.append(Run(name, [os.path.realpath(folder), key], state, partial(self._entry, name)))
+        rows = self.read(names)
+
+        def params(names: list[str]) -> dict[str, dict[str, Any]]:
+            return {name: comparable(own) for name, own in self.parameters(names).items()}
+
+        return Source(runs, rows.schemas, self.read, _id_at, params, self.metadata, rows.ranked)
+
+    def _entry(self, name: str) -> Entry:
+        """What a dataset keeps of a run beside its rows."""
+        from cox.collection.dataset import Entry, status_to_keep
+
+        folder, key = self._places[name]
+        place = [os.path.realpath(folder), key]
+        status, environment = self.status(name), self.environment(name)
+        return Entry(name, _id_at(place), place, False, status_to_keep(status), environment)
+
     # --- One run
 
     def described(self, name: str) -> dict[str, dict[str, Any]]:
@@ -275,9 +362,8 @@ class Runs:
         """
         from cox.collection import overview
         from cox.collection.parameters import comparable
-        from cox.storage import runinfo
 
-        info = runinfo.read(self.layout(name))
+        self.layout(name)
         results: dict[str, Any] = {}
         for table in self.tables_of([name]):
             rows = self.read([name], table)
@@ -285,9 +371,20 @@ class Runs:
             results.update((f"{table}.{column}", cell) for column, cell in last.items())
         return {
             "parameters": comparable(self.parameters([name])[name]),
-            "environment": {key: info.get(key) for key in _ENVIRONMENT},
+            "environment": self.environment(name),
             "results": results,
         }
+
+
+def _id_at(place: list[str]) -> str | None:
+    """The id of the run at a place; None if there is none."""
+    from cox.storage import runinfo
+
+    root = Path(*place)
+    try:
+        return runinfo.run_id(layout.RunLayout(root)) if scan.is_run(root) else None
+    except (OSError, CoxError):
+        return None
 
 
 def by_table(schemas: Mapping[str, Mapping[str, Schema]]) -> dict[str, dict[str, Schema]]:

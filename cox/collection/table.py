@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cox.collection.overview import ParamFilter
+    from cox.collection.shapes import Shape
 
 
 class Table:
@@ -71,8 +72,45 @@ class Table:
             )
         whole = self._runs.common_schema(self._name, schemas, quiet=union)
         blocks = list(in_order(found.blocks, found.ranked)) if ordered else found.blocks
-        rows = Collected(self._name, self._only(whole, columns), blocks)
+        kinds = tuple(dict.fromkeys(schemas.values()))
+        rows = Collected(self._name, self._only(whole, columns), blocks, schemas=kinds)
         return rows if predicate is None else rows.where(predicate, whole, self._runs.decoder(self._name))
+
+    def arrow(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        exp_filter: ExpFilter | None = None,
+        params: ParamFilter | None = None,
+    ) -> Any:
+        """The rows as a `pyarrow.Table`. For the arguments see `CollectionReader.df`."""
+        from cox.collection import outgoing
+
+        found = self.rows(columns=columns, where=where, exp_filter=exp_filter, params=params)
+        names = found.schema.names()
+        rows = [outgoing.Outgoing(block) for block in found.blocks]
+        common = outgoing.common_shapes(rows, found.schemas, frozenset(names))
+        return outgoing.to_arrow(rows, names, common)
+
+    def rowless(self) -> Any:
+        """The columns with their types, and no row, as a `pyarrow.Table`; objects count as text."""
+        from cox.collection import outgoing
+
+        schema = self.schema()
+        return outgoing.to_arrow([], schema.names(), outgoing.common_shapes([], [schema]))
+
+    def objects(self) -> dict[str, Shape]:
+        """The columns that hold objects in some run, and what these are together; reads those columns."""
+        from cox.collection import outgoing
+
+        schemas = by_table(self._runs.read(self._runs.names).schemas)[self._name].values()
+        names = frozenset(object_columns(schemas, frozenset()))
+        if not names:
+            return {}
+        blocks = self._runs.read(self._runs.names, self._name, columns=names).blocks
+        rows = [outgoing.Outgoing(block) for block in blocks]
+        return outgoing.common_shapes(rows, schemas, names)
 
     def rows_and_params(
         self,
@@ -132,13 +170,17 @@ class Table:
         different = set(schemas.values())
         return Schema(
             replace(column, nullable=column.nullable or any(column.name not in own for own in different))
-            if column.kind in ("int", "bool")
+            if column.kind in ("float", "int", "bool")
             else column
             for column in self._runs.common_schema(self._name, schemas, quiet=True)
         )
 
     def without_rows(
-        self, schema: Schema, columns: Sequence[str] | None = None, where: str | None = None
+        self,
+        schema: Schema,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        objects: Mapping[str, Shape] | None = None,
     ) -> pd.DataFrame:
         """The columns with their types, and no row.
 
@@ -146,6 +188,7 @@ class Table:
             schema: The columns in all runs.
             columns: As for `CollectionReader.df`.
             where: As for `CollectionReader.df`.
+            objects: As `objects` gives it.
 
         Raises:
             ColumnNotFoundError: No run has one of `columns`, or one that `where` mentions.
@@ -153,7 +196,7 @@ class Table:
         if where is not None:
             asked = predicates.parse(where).names
             refuse_unknown(asked, [*schema.names(), EXP_ID], f"where={where!r}: no column")
-        return Collected(self._name, self._only(schema, columns), []).frame()
+        return _with_objects(Collected(self._name, self._only(schema, columns), []), objects or {})
 
     def of_runs(
         self,
@@ -162,14 +205,15 @@ class Table:
         *,
         columns: Sequence[str] | None = None,
         where: str | None = None,
+        objects: Mapping[str, Shape] | None = None,
     ) -> pd.DataFrame:
-        """The rows of some runs, in the columns and types that there are in all runs; objects as stored."""
+        """The rows of some runs, in the columns and types that there are in all runs."""
         predicate = predicates.parse(where) if where is not None else None
         rows = self._runs.read(names, self._name, columns=_needed(columns, predicate))
         found = Collected(self._name, self._only(schema, columns), rows.blocks)
         if predicate is not None:
             found = found.where(predicate, schema, self._runs.decoder(self._name))
-        return found.frame()
+        return _with_objects(found, objects or {})
 
     def _only(self, schema: Schema, columns: Sequence[str] | None) -> Schema:
         if columns is None:
@@ -215,14 +259,35 @@ def read_partition(
     meta: pd.DataFrame,
     columns: Sequence[str] | None,
     where: str | None,
+    objects: Mapping[str, Shape],
     names: list[str],
 ) -> pd.DataFrame:
     """The rows of some runs, in the columns and types of `meta`: what a worker of dask's calls."""
     own: list[Directory] = [*folders]
     runs = Runs(own, nested=nested, log_warnings=False, cache=False)
-    rows = Table(runs, table).of_runs(names, schema, columns=columns, where=where)
+    rows = Table(runs, table).of_runs(names, schema, columns=columns, where=where, objects=objects)
     made: pd.DataFrame = rows.reindex(columns=meta.columns).astype(meta.dtypes.to_dict())
     return made
+
+
+def _with_objects(rows: Collected, objects: Mapping[str, Shape]) -> pd.DataFrame:
+    """The rows as a frame, with plain objects as what they are."""
+    frame = rows.frame()
+    if not objects:
+        return frame
+    import pandas as pd
+    import pyarrow as pa
+
+    from cox.collection.outgoing import Outgoing
+    from cox.collection.shapes import arrow_type
+
+    types = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    blocks = [Outgoing(block) for block in rows.blocks]
+    for name, shape in objects.items():
+        if name in frame:
+            arrays = pa.chunked_array([block.array(name, shape) for block in blocks], arrow_type(shape))
+            frame[name] = arrays.to_pandas(types_mapper=types.get).set_axis(frame.index)
+    return frame
 
 
 def _needed(columns: Sequence[str] | None, predicate: predicates.Predicate | None) -> frozenset[str] | None:

@@ -7,6 +7,7 @@ fail, or stop the process between two of them. Nothing here knows what the bytes
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
@@ -24,6 +25,8 @@ REPLACED_TIMES = 20
 
 #: Why `open_regular` refuses a link, and what is not a file of bytes.
 NOT_REGULAR = (errno.ELOOP, errno.EINVAL)
+#: Of renameat2, which Linux has.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -220,6 +223,34 @@ def unlink(path: Path) -> None:
 def rename(source: Path, target: Path) -> None:
     """Give a file its final name, in the place of whatever had it."""
     source.replace(target)
+
+
+def exchange(fresh: Path, path: Path) -> None:
+    """Exchange two directories at once; where there is nothing at `path`, `fresh` gets that name.
+
+    A file system without such a call sees the old directory go before the new one comes.
+    """
+    if not path.exists():
+        fresh.replace(path)
+    elif not _exchange_at_once(fresh, path):
+        aside = temporary_beside(fresh)
+        path.replace(aside)
+        fresh.replace(path)
+        aside.replace(fresh)
+
+
+def _exchange_at_once(one: Path, other: Path) -> bool:
+    """Exchange two names by one system call. Returns whether there is such a call here."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(one), None, os.fspath(other))
 
 
 def temporary_beside(path: Path) -> Path:
