@@ -106,12 +106,14 @@ class Curves:
     ) -> None:
         """Send parameters, if there are any, and metrics as points of one step, 0 if it is not given.
 
+        Of several ranks the first one sends the parameters: those of another would be another run's.
+
         Raises:
             RowError: A metric, or the step, is not a number.
         """
         values = {tag: _metric(tag, value) for tag, value in metrics.items()}
         step = 0 if step is None else whole_step(step)
-        if params:
+        if params and self._is_first:
             self._tell(params)
         events.add(self.writer, events.scalars(values), step)
 

@@ -161,11 +161,7 @@ class EventFile:
             self._fd = -1
 
     def _check_owner(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkError(
-                f"{self.path} is written by the parent process: a forked child opens a store of its own, "
-                "with rank= if it is to write to the same run"
-            )
+        _check_process(self._pid, self.path)
 
 
 class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
@@ -314,6 +310,7 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
     def _get_file_writer(self) -> Any:
         if self._end is not None:
             raise ClosedError(self._end)
+        _check_process(self._pid, self.logdir)
         if self.file_writer is None:  # or was closed: tensorboardX begins a new file then
             with self._making():  # of two threads that come here, one makes it
                 if self.file_writer is None:
@@ -371,6 +368,14 @@ class RunSummaryWriter(SummaryWriter):  # type: ignore[misc]
         open_files = [file for file in files if file.is_open]
         for file in open_files[:-_MOST_OPEN]:
             file.close()
+
+
+def _check_process(pid: int, path: str | os.PathLike[str]) -> None:
+    if pid != os.getpid():
+        raise ForkError(
+            f"{os.fspath(path)} is written by the parent process: a forked child opens a store of its own, "
+            "with rank= if it is to write to the same run"
+        )
 
 
 class _Nowhere:

@@ -417,7 +417,8 @@ class Store:
         That happens by itself, once, for the first row of the table `metadata`: when TensorBoard is first
         used, or, if there is no such row yet, when the store is closed. Call this for other parameters,
         before anything is logged to TensorBoard, which keeps to the first it is told; or, in the end, to
-        add what came of it to the last values of all curves, by which the tab compares.
+        add what came of it to the last values of all curves, by which the tab compares. Only the first of
+        several ranks sends parameters.
 
         Args:
             params: Names to values; by default the first row of `metadata`.

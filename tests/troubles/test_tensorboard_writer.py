@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboardX import SummaryWriter
 
 from cox import eventfile
-from cox.errors import ClosedError, CoxWarning, RowError, StorageError, StorageWarning
+from cox.errors import ClosedError, CoxWarning, ForkError, RowError, StorageError, StorageWarning
 from cox.store import Store
 from tests.spec.test_tensorboard import hparams_of
 
@@ -161,6 +161,23 @@ def test_scalars_can_be_exported(out: Path, tmp_path: Path) -> None:
     assert [point[1:] for point in train] == [[0, 1.0], [1, 1.0]]
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # nothing else is done in the child
+def test_a_forked_child_begins_no_curve(out: Path) -> None:
+    with Store(out, "run") as store:
+        writer = store.tensorboard
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                writer.add_scalars("loss", {"new": 1.0}, 0)
+            except ForkError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(list(Path(store.tb_dir).rglob("*tfevents*"))) == 1
+
+
 # --- add_hparams
 
 
@@ -184,6 +201,17 @@ def test_hparams_of_the_writer_are_told_once_in_every_session(out: Path) -> None
             store.tensorboard.add_hparams({"lr": 0.2}, {})
         store.tensorboard.add_hparams({}, {"acc": 1.0})  # and metrics alone are no parameters
     assert points(out / "run/tensorboard") == {"acc": [(0, 1.0)]}
+
+
+def test_hparams_of_several_ranks_are_those_of_one_run(out: Path) -> None:
+    for rank in (0, 1):
+        with Store(out, "run", rank=rank) as store:
+            store.tensorboard.add_hparams({"lr": 0.1}, {"acc": 1.0})
+    assert hparams_of(out, "run") == [{"lr": 0.1}]
+    rank_1 = EventAccumulator(os.fspath(out / "run/tensorboard/rank-1")).Reload()
+    assert rank_1.Tags()["scalars"] == ["acc"]
+    with pytest.raises(KeyError):
+        rank_1.PluginTagToContent("hparams")
 
 
 def test_hparams_of_the_writer_that_are_none_are_refused(out: Path) -> None:
