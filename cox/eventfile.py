@@ -44,7 +44,7 @@ _BATCH = 500
 class EventFile:
     """An event file. Stands in for tensorboardX's EventFileWriter.
 
-    It is opened again by the next event after a close.
+    It is opened again by the next event after a close. If somebody removed it, the next event begins another.
 
     Args:
         directory: Where the file is made.
@@ -63,17 +63,21 @@ class EventFile:
         self._pid = os.getpid()
         # reentrant: a signal handler that logs may come while its thread has it
         self._lock = threading.RLock()
-        self.path = Path(directory, new_name())
-        self._size = 0
-        self._torn = False
+        self.path = Path(directory)
+        self._fd = -1
         try:
-            fs.make_directories(self.path.parent, inside=inside)
-            self._fd = os.open(
-                self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666
-            )
+            fs.make_directories(self.path, inside=inside)
+            self._begin()
         except OSError as error:
             raise fs.refused(error, "cannot make an event file for TensorBoard", self.path) from error
         self.add_event(events.beginning(time.time()))
+
+    def _begin(self) -> None:
+        self.path = Path(self._directory, new_name())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        fd = os.open(self.path, flags, 0o666)
+        self._let_go()
+        self._fd, self._size, self._torn = fd, 0, False
 
     def add_event(self, event: Any) -> None:
         """Write an event.
@@ -103,6 +107,10 @@ class EventFile:
             with self._lock:
                 if self._fd < 0:
                     self._fd = os.open(self.path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+                elif fs.is_removed(self._fd):  # nobody finds what is written to it
+                    self._begin()
+                    record = tfrecords.record(events.beginning(time.time()).SerializeToString()) + record
+                    size = len(record)
                 while not self._put(record, size):
                     pass
         except OSError as error:  # what got there is cut off before the next event

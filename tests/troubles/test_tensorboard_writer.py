@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -344,6 +346,34 @@ def test_a_kept_writer_keeps_its_store_open(out: Path) -> None:
     gc.collect()
     writer.add_scalar("x", 1.0, 0)
     assert points(out / "run/tensorboard") == {"x": [(0, 1.0)]}
+
+
+def test_an_event_file_that_was_removed_is_begun_anew(out: Path) -> None:
+    with Store(out, "run") as store:
+        for step in range(3):
+            log_both(store, range(step, step + 1), 1.0)
+            store.tensorboard.add_scalar("x", 1.0, step)
+            if step == 1:
+                for path in Path(store.tb_dir).rglob("*tfevents*"):
+                    path.unlink()
+    assert points(out / "run/tensorboard") == {"x": [(2, 1.0)]}
+    assert points(out / "run/tensorboard/loss/val") == {"loss": [(2, -1.0)]}
+
+
+def test_points_of_a_run_that_was_removed_are_an_error_and_bring_nothing_back(out: Path) -> None:
+    store = Store(out, "run")
+    writer = store.tensorboard
+    log_both(store, range(2), 1.0)
+    shutil.rmtree(out / "run")
+    for method in ("add_scalar", "add_scalars"):
+        with pytest.raises(StorageError, match="No such file or directory"):
+            KEPT[method](writer)
+    writer.close()
+    with pytest.raises(StorageError, match="cannot make an event file"):
+        writer.add_scalar("x", 1.0, 0)
+    assert list(out.iterdir()) == []
+    with contextlib.suppress(StorageError):
+        store.close()
 
 
 # --- log_table_and_tb(step=)
