@@ -23,7 +23,8 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── StorageError          (OSError)            the file system refused a write
     │   └── RunGoneError                           the run was removed or moved while it was written
     ├── DamagedError          (OSError)            a file that cannot be read as what it is
-    │   └── RebuildError                            an object whose code is gone, or is not what it was
+    │   ├── RebuildError                            an object whose code is gone, or is not what it was
+    │   └── IrregularFileError               a link, a pipe or a device in the place of a file
     ├── FormatVersionError    (ValueError)         a file written by a newer cox
     ├── UntrustedObjectError  (UnpicklingError)    an object that only code of a stranger could rebuild
     └── MissingExtraError     (ImportError)        an optional package is not installed
@@ -146,6 +147,10 @@ class RebuildError(DamagedError):
     def __init__(self, message: str, needs: str = "") -> None:
         super().__init__(message)
         self.needs = needs
+
+
+class IrregularFileError(DamagedError):
+    """A link, a pipe, a device or a directory where a run has a file, or a link where it has a directory."""
 
 
 class FormatVersionError(CoxError, ValueError):

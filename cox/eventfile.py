@@ -27,7 +27,7 @@ from tensorboardX.writer import FileWriter
 from tensorboardX.x2num import make_np
 
 from cox import events, tfrecords
-from cox.errors import ClosedError, ForkError, RowError, StorageError
+from cox.errors import ClosedError, ForkError, IrregularFileError, RowError, StorageError
 from cox.storage import curvefiles, fs, layout
 
 _files_made = count()
@@ -67,7 +67,10 @@ class EventFile:
         self._fd = -1
         try:
             fs.make_directories(self.path, inside=inside)
+            fs.refuse_links(self.path)
             self._begin()
+        except IrregularFileError:
+            raise
         except OSError as error:
             raise fs.refused(error, "cannot make an event file for TensorBoard", self.path) from error
         self.add_event(events.beginning(time.time()))
@@ -106,7 +109,7 @@ class EventFile:
         try:
             with self._lock:
                 if self._fd < 0:
-                    self._fd = os.open(self.path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+                    self._fd = fs.open_own(self.path, os.O_WRONLY)
                 elif fs.is_removed(self._fd):  # nobody finds what is written to it
                     self._begin()
                     record = tfrecords.record(events.beginning(time.time()).SerializeToString()) + record
@@ -421,7 +424,9 @@ def new_name() -> str:
 
 def event_files(directory: Path) -> list[Path]:
     """The event files of a directory, in the order in which TensorBoard reads them."""
-    return sorted(path for path in directory.glob(layout.EVENT_FILES) if path.is_file())
+    return sorted(
+        path for path in directory.glob(layout.EVENT_FILES) if path.is_file() and not path.is_symlink()
+    )
 
 
 @dataclass(slots=True)
@@ -445,7 +450,7 @@ def drawn(directory: Path) -> Drawn:
     """
     seen = Drawn()
     for path in event_files(directory):
-        for data in tfrecords.contents(path.read_bytes()):
+        for data in tfrecords.contents(fs.read_bytes(path)):
             event = events.read(data)
             if event.purged_from is not None:
                 start = event.purged_from

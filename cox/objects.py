@@ -33,7 +33,13 @@ from typing import Any, BinaryIO
 import crc32c
 
 from cox import payloads, plain, signing
-from cox.errors import DamagedError, MissingExtraError, RebuildError, UntrustedObjectError
+from cox.errors import (
+    DamagedError,
+    IrregularFileError,
+    MissingExtraError,
+    RebuildError,
+    UntrustedObjectError,
+)
 from cox.signing import Origin
 from cox.storage import fs, layout
 from cox.trust import ALLOW_VARIABLE, Place, Trust
@@ -371,7 +377,7 @@ def opened(path: Path, where: str) -> Iterator[BinaryIO]:
     except FileNotFoundError as error:
         raise DamagedError(f"{where}: its file {path} is missing") from error
     except OSError as error:
-        if error.errno in fs.NOT_REGULAR:
+        if isinstance(error, IrregularFileError):
             raise UntrustedObjectError(
                 f"{where}: {path.name!r} is not the name of a file of this run"
             ) from error

@@ -19,6 +19,7 @@ from typing import IO, BinaryIO
 import crc32c
 
 from cox import signing
+from cox.errors import IrregularFileError
 from cox.storage import fs, layout
 
 
@@ -45,10 +46,8 @@ def flaw_of_file(path: Path, kind: str) -> str:
         file = fs.open_regular(path)
     except FileNotFoundError:
         return "missing"
-    except OSError as error:
-        if error.errno in fs.NOT_REGULAR:
-            return "no regular file"
-        raise
+    except IrregularFileError:
+        return "no regular file"
     with file:
         if not os.fstat(file.fileno()).st_size:
             return "empty"

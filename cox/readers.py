@@ -46,7 +46,8 @@ class CollectionReader:
         exp_filter: Called with each run's name; runs for which it is false are left out.
         skip_errs: Whether to leave out, with a warning, runs that cannot be read, instead of raising.
         allow_pickle: Whether to rebuild objects that nobody vouched for; see the README on trust.
-        nested: Whether runs may lie deeper in the folder, too. Those are named by their path in it.
+        nested: Whether runs may lie deeper in the folder, too, also behind links. They are named by their
+            path in it.
         cache: Whether to keep what is read in `.cox-cache` beside the runs, so that a second reading
             touches only what changed. None: where reading takes long enough. It can always be deleted.
         metadata: The table whose first row holds a run's parameters.

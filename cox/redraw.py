@@ -55,7 +55,7 @@ def redraw(
         DamagedError: Its rows cannot be read.
         StorageError: The file system refused something.
     """
-    run = layout.RunLayout(Path(os.path.abspath(path)))  # noqa: PTH100 - keep links as they are
+    run = layout.RunLayout(layout.absolute(path))
     if not is_run(run.root):
         raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}")
     lacking: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class _Drawn:
         self._back: dict[str, int] = {}
         last: dict[str, int] = {}
         for path in event_files(place):
-            for data in tfrecords.contents(path.read_bytes()):
+            for data in tfrecords.contents(fs.read_bytes(path)):
                 found = events.read(data)
                 self.is_used |= bool(found.tags)
                 self.has_hparams |= found.has_hparams
@@ -165,7 +165,7 @@ class _Drawn:
 def _places(run: layout.RunLayout) -> Iterator[Path]:
     """The directories of a run that have event files."""
     for path in [run.tensorboard_dir, *sorted(run.tensorboard_dir.glob("*/"))]:
-        if event_files(path):
+        if not path.is_symlink() and event_files(path):
             yield path
 
 
@@ -223,7 +223,7 @@ def _send(
     first = {tag: min(points) for tag, points in again.items()}
     for path in old:
         kept, changed = bytearray(), False
-        for event in tfrecords.contents(path.read_bytes()):
+        for event in tfrecords.contents(fs.read_bytes(path)):
             left = events.without(event, lambda tag, step: tag in first and step >= first[tag])
             changed |= left != event
             kept += b"" if left is None else tfrecords.record(left)

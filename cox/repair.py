@@ -60,12 +60,13 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
         RunInUseError: A process is writing it.
         StorageError: The file system refused something; the run is as it was, or repaired in part.
     """
+    path = Path(path).expanduser()
     before = verify(path)
     done = Repair(before, before)
     if not before.repairable:
         return done
     whats = {finding.what for finding in before.findings}
-    run = layout.RunLayout(Path(path))
+    run = layout.RunLayout(path)
     if dry_run:
         if whats & _IN_TABLES:
             _read_rows(run, done)
@@ -96,6 +97,7 @@ def held(run: layout.RunLayout) -> Iterator[None]:
         RunInUseError: Another process is.
     """
     with contextlib.ExitStack() as stack:
+        fs.refuse_links(*run.directories)
         fs.make_directories(run.claims_dir)
         writers = {path.stem for path in run.claims_dir.glob("*.json")} | {layout.MAIN_WRITER}
         for writer in sorted(writers):
@@ -170,7 +172,7 @@ def _repair_events(run: layout.RunLayout, originals: Originals) -> None:
     for path in run.tensorboard_dir.rglob(f"{layout.TEMPORARY_PREFIX}*"):
         fs.unlink(path)  # of a repair that was killed: no writer looks for it here
     for path in event_files(run):
-        data = path.read_bytes()
+        data = fs.read_bytes(path)
         records = tfrecords.scan(data)
         if records.bad:
             originals.keep(path)

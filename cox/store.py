@@ -98,7 +98,7 @@ class Store:
     """A run: a directory of tables, opened for writing or for reading.
 
     Args:
-        storage_folder: The folder of runs, made if it is missing.
+        storage_folder: The folder of runs, made if it is missing; `~` is the home directory.
         exp_id: The run's name inside it, or its absolute path; None makes a new run named by a UUID.
         new: Whether the run must not be there yet.
         mode: 'a' to write, going on where the run stopped; 'w' to begin its tables and curves anew; 'r' to
@@ -152,7 +152,7 @@ class Store:
         self._writer: RunWriter | None = None
         self._closed = False
         _check_options(mode, rank, sync, on_error)
-        folder = Path(os.path.abspath(storage_folder))  # noqa: PTH100 - resolve() would follow links
+        folder = layout.absolute(storage_folder)
         if exp_id is None and mode == "r":
             raise RunNameError(f"mode='r' needs an exp_id: which run of {folder} is to be read?")
         self.exp_id = str(uuid4()) if exp_id is None else layout.check_run_name(exp_id, folder)
@@ -455,6 +455,7 @@ class Store:
         from cox.storage import hdf5
 
         target = self._run.snapshot_dir / layout.STORE_FILE
+        fs.refuse_links(target.parent)
         fs.make_directories(target.parent)
         content = self._snapshot().content
         fs.replace_file(target, lambda path: hdf5.write(path, content), durable=False)

@@ -14,6 +14,8 @@ from cox import signing
 from cox.errors import StorageError
 from cox.storage import fs, layout, runinfo
 
+#: A longer list of what is trusted, no run has.
+_MOST_BYTES = 256 * 1024 * 1024
 ALLOW_VARIABLE = "COX_ALLOW_PICKLE"
 
 
@@ -115,8 +117,7 @@ def read_vouched(run: layout.RunLayout, run_id: str | None) -> Vouched:
         run_id: Its id; None for one of before format 2, where signatures are bound to nothing.
     """
     try:
-        with fs.open_regular(run.trust_file) as file:
-            content = json.loads(file.read())
+        content = json.loads(fs.read_bytes(run.trust_file, most=_MOST_BYTES))
         digests, signature = sorted(content["digests"]), str(content["signature"])
         old = content.get("old_signatures", False) is True
         is_ours = (
@@ -168,5 +169,6 @@ def _write(run: layout.RunLayout, run_id: str | None, vouched: Vouched) -> None:
         if run_id is None
         else signing.sign_list([digests, old], run_id),
     }
+    fs.refuse_links(run.meta_dir)
     fs.make_directories(run.meta_dir)
     fs.replace_bytes(run.trust_file, json.dumps(content).encode(), durable=True)

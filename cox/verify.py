@@ -18,7 +18,7 @@ from cox import payloads, tfrecords
 from cox.collection.scan import find_runs, is_run
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
 from cox.schema import OBJECT_KINDS, Column
-from cox.storage import layout, runinfo, salvage
+from cox.storage import fs, layout, runinfo, salvage
 from cox.storage.columns import TableData
 
 What = Literal["rows", "foreign", "state", "tensorboard", "object", "gone", "format", "refused", "note"]
@@ -94,7 +94,7 @@ def verify(path: str | os.PathLike[str]) -> Report:
         >>> verify("runs/7753a944").ok
         True
     """
-    run = layout.RunLayout(Path(path))
+    run = layout.RunLayout(Path(path).expanduser())
     if not is_run(run.root):
         raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}")
     return _Examination(run).report
@@ -125,10 +125,10 @@ class _Examination:
     def _state(self) -> None:
         runinfo.read(self._run)
         try:
-            said = json.loads(self._run.run_file.read_bytes())
+            said = json.loads(fs.read_bytes(self._run.run_file, most=runinfo.MOST_BYTES))
         except FileNotFoundError:
             return  # upstream's, or a copy of the tables
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, DamagedError) as error:
             said = error
         if not isinstance(said, dict):
             self._find("state", self._run.run_file, f"is no JSON object: {said}")
@@ -182,7 +182,7 @@ class _Examination:
 
     def _events(self) -> None:
         for path in event_files(self._run):
-            records = tfrecords.scan(path.read_bytes())
+            records = tfrecords.scan(fs.read_bytes(path))
             for start, stop in records.bad:
                 problem = f"{stop - start} bytes at {start} are damaged: TensorBoard shows nothing after them"
                 self._find("tensorboard", path, problem)
@@ -201,8 +201,8 @@ class _Examination:
         for path in sorted(run.meta_dir.glob(f"{layout.DAMAGED_PREFIX}*")):
             self._note(path, "holds what an earlier repair replaced")
         for path in sorted(run.claims_dir.glob("*.json")):
-            if path.stat().st_size:
-                holder = path.read_text(errors="replace")[:200]
+            if path.lstat().st_size:
+                holder = fs.read_bytes(path).decode(errors="replace")[:200]
                 self._note(path, f"names a process that writes, or was killed while it did: {holder}")
 
     def _find(self, what: What, path: Path, problem: str) -> None:
@@ -216,7 +216,11 @@ class _Examination:
 
 def event_files(run: layout.RunLayout) -> Iterator[Path]:
     """TensorBoard's event files of a run."""
-    yield from (path for path in sorted(run.tensorboard_dir.rglob("*tfevents*")) if path.is_file())
+    yield from (
+        path
+        for path in sorted(run.tensorboard_dir.rglob("*tfevents*"))
+        if path.is_file() and not path.is_symlink()
+    )
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -22,7 +22,7 @@ def _both(ctx: click.Context, param: click.Parameter, value: tuple[Path, ...]) -
 
 
 @click.command()
-@click.argument("paths", metavar="[PATH] DEST", nargs=-1, callback=_both, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[PATH] DEST", nargs=-1, callback=_both, type=options.Place(path_type=Path))
 @click.option("--table", "wanted", multiple=True, metavar="TABLE", help="Only this table. Repeatable.")
 @options.params
 @options.nested

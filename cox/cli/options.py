@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -16,7 +17,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: How rows can be printed or saved.
 FORMATS = ("table", "csv", "json", "jsonl", "md", "latex", "parquet")
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+class Place(click.Path):
+    """A path. `~` is the home directory, also where no shell has seen to that: in `--logdir=~/runs`, say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the path."""
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - it may be bytes
+
+
+FOLDER = Place(exists=True, file_okay=False, path_type=Path)
 
 path = click.argument("path", default=".", type=FOLDER)
 table = click.argument("table", shell_complete=completion.tables)
@@ -55,7 +65,7 @@ def output(command: F) -> F:
             "-o",
             "--output",
             metavar="FILE",
-            type=click.Path(dir_okay=False, path_type=Path),
+            type=Place(dir_okay=False, path_type=Path),
             help="Write to FILE: .csv, .json, .jsonl, .md, .tex, .txt or .parquet.",
         ),
         as_json,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.Place(dir_okay=False, path_type=Path),
     help="A .png, .pdf or .svg; by default TABLE-Y.png in this directory.",
 )
 @options.as_json

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cox.cli import options
 from cox.cli.verify import as_document, show_findings
 from cox.display.text import printable
 from cox.errors import CoxError, RunNotFoundError
@@ -17,7 +18,7 @@ from cox.verify import runs_at
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("path", type=options.Place(exists=True, file_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only tell what would be kept and lost, or sent.")
 @click.option(
     "--tensorboard",

@@ -47,7 +47,7 @@ def find(text: str) -> RunLayout:
     from cox.collection.scan import is_run, run_names
     from cox.storage.layout import RunLayout
 
-    path = Path(text)
+    path = Path(text).expanduser()
     if is_run(path):
         return RunLayout(path.absolute())
     folder = path.parent

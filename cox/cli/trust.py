@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import click
 
 from cox import objects, plain, signing
+from cox.cli import options
 from cox.display.text import printable
 from cox.errors import CoxError
 from cox.schema import OBJECT_KINDS
@@ -33,7 +34,7 @@ class Payload(NamedTuple):
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("path", type=options.Place(exists=True, file_okay=False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print what was found as JSON, and trust it only with --yes."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from cox.cli import options
 from cox.display.text import printable
 from cox.errors import RunNotFoundError
 from cox.verify import Report, runs_at
@@ -23,7 +24,7 @@ MOST_FINDINGS = 20
     metavar="PATH...",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=options.Place(exists=True, file_okay=False, path_type=Path),
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show runs that are fine, too, and what is no damage.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each run, one a line.")

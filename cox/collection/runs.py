@@ -408,7 +408,7 @@ def _distinct(key: str, folder: str, taken: Container[str]) -> str:
 def _absolute(directory: Any) -> list[str]:
     listed = [directory] if isinstance(directory, (str, os.PathLike)) else list(directory)
     # links are kept as they are; a folder that is given twice counts once
-    folders = list(dict.fromkeys(os.path.abspath(folder) for folder in listed))  # noqa: PTH100
+    folders = list(dict.fromkeys(os.fspath(layout.absolute(folder)) for folder in listed))
     for folder in folders:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder} is no directory of runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Container, Iterator
@@ -64,21 +63,48 @@ def run_names(folder: str, *, nested: bool = False) -> list[str]:
 
     Args:
         folder: The folder.
-        nested: Whether to look into directories that are no runs, too, however deep; not through links.
+        nested: Whether to look into directories that are no runs, too, however deep, and through links. Each
+            directory is looked into once, under its own name rather than that of a link.
     """
+    names: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    pending, links = [("", False)], list[str]()
+    while pending or links:
+        prefix, by_link = pending.pop() if pending else (links.pop(0), True)
+        try:
+            status = os.stat(f"{folder}/{prefix}")  # noqa: PTH116 - a Path costs as much again
+            if (place := (status.st_dev, status.st_ino)) in seen:  # a link that leads back, or there again
+                continue
+            seen.add(place)
+            runs, others = _contents(f"{folder}/{prefix}")
+        except OSError as error:
+            # removed in this moment; or behind a link, where nobody said that there are runs
+            if prefix and (by_link or isinstance(error, FileNotFoundError)):
+                continue
+            raise
+        names += [f"{prefix}{name}" for name in runs]
+        for name, is_link in others.items() if nested else ():
+            if is_link:
+                links.append(f"{prefix}{name}/")
+            else:
+                pending.append((f"{prefix}{name}/", by_link))
+    return sorted(names, key=lambda name: name.split("/"))
+
+
+def _contents(folder: str) -> tuple[list[str], dict[str, bool]]:
+    """The runs that lie in a folder; and its other directories, each with whether it is a link."""
     with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_symlink() for entry in entries if _is_directory(entry)}
-    found.pop(layout.CACHE_DIR, None)
-    names = []
-    for name in sorted(found):
+        directories = {entry.name: entry.is_symlink() for entry in entries if _is_directory(entry)}
+    directories.pop(layout.CACHE_DIR, None)
+    runs, others = [], {}
+    for name in sorted(directories):
         root = f"{folder}/{name}"
-        if is_run(root):
-            if not (name.endswith(layout.SNAPSHOT_SUFFIX) and _is_copy(root, name, found)):
-                names.append(name)
-        elif nested and not found[name] and not name.startswith("."):
-            with contextlib.suppress(FileNotFoundError):  # removed in this moment
-                names += [f"{name}/{inner}" for inner in run_names(root, nested=True)]
-    return names
+        if not is_run(root):
+            if not name.startswith("."):
+                others[name] = directories[name]
+        elif not (name.endswith(layout.SNAPSHOT_SUFFIX) and _is_copy(root, name, directories)):
+            runs.append(name)
+    return runs, others
 
 
 def is_run(root: str | os.PathLike[str]) -> bool:

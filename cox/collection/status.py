@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cox.collection.scan import state_of
-from cox.storage import claims, layout, runinfo
+from cox.errors import IrregularFileError
+from cox.storage import claims, fs, layout, runinfo
 
 RUNNING = "running"
 FINISHED = "finished"
@@ -54,6 +55,7 @@ def status_of(run: layout.RunLayout) -> Status:
     Raises:
         FormatVersionError: A newer cox wrote it.
     """
+    fs.refuse_links(run.meta_dir, run.claims_dir)
     info = runinfo.read(run)
     said = info.get("state")
     held = any(_is_held(path) for path in _claims(run))
@@ -97,7 +99,9 @@ def _claims(run: layout.RunLayout) -> Iterator[Path]:
     try:
         with os.scandir(run.claims_dir) as entries:
             yield from [
-                Path(entry) for entry in entries if entry.name.endswith(".json") and entry.stat().st_size
+                Path(entry)
+                for entry in entries
+                if entry.name.endswith(".json") and entry.stat(follow_symlinks=False).st_size
             ]
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -106,6 +110,8 @@ def _claims(run: layout.RunLayout) -> Iterator[Path]:
 def _is_held(claim: Path) -> bool:
     try:
         return claims.is_held(claim)
+    except IrregularFileError:
+        return False
     except OSError:  # another host's, in a directory where the clock cannot be asked
         try:
             return time.time() - claim.stat().st_mtime < claims.STALE_AFTER

@@ -36,6 +36,9 @@ _BORROWED_FOR = 10.0
 #: How long the name of a holder that is just starting is waited for, in seconds.
 _NAMELESS_FOR = 0.5
 
+#: A longer claim, nobody writes.
+_MOST_BYTES = 4096
+
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -52,7 +55,7 @@ class Claim:
 
     def __init__(self, path: Path, what: str) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._fd = fs.open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             self._take(what)
         except BaseException:
@@ -86,13 +89,27 @@ class Claim:
             os.close(self._fd)
             self._fd = -1
 
+    def _replace(self) -> None:
+        """Put a file of our own, locked, in the place of one that has another name somewhere else."""
+        beside = fs.temporary_beside(self.path)
+        fs.write_new(beside, b"")
+        fd = fs.open_own(beside, os.O_RDWR)
+        try:
+            try_lock(fd)
+            fs.rename(beside, self.path)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(self._fd)
+        self._fd = fd
+
     def _take(self, what: str) -> None:
         locked = _lock_unless_held(self._fd)
         if locked is None:
             holder = _take_by_name(self.path)
             if not holder:
                 os.close(self._fd)  # of the file that was there before
-                self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+                self._fd = fs.open_own(self.path, os.O_RDWR)
                 return
         else:
             holder = _holder(self._fd)
@@ -113,6 +130,8 @@ class Claim:
                 "pass rank= to write as one of several",
                 os.fspath(self.path),
             )
+        if os.fstat(self._fd).st_nlink > 1:
+            self._replace()
         os.ftruncate(self._fd, 0)
         fs.write_at(self._fd, json.dumps(_self()).encode(), 0)
         fs.show_to_other_hosts(self._fd)
@@ -180,7 +199,7 @@ def _take_by_name(path: Path, *, locked: bool = False) -> dict[str, Any]:
 
 def _content(path: Path) -> bytes:
     try:
-        return fs.read_bytes(path)
+        return fs.read_bytes(path, most=_MOST_BYTES)
     except FileNotFoundError:
         return b""
 
@@ -194,7 +213,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _holder(fd: int) -> dict[str, Any]:
-    return _parsed(os.pread(fd, 4096, 0))
+    return _parsed(os.pread(fd, _MOST_BYTES, 0))
 
 
 def _lives(holder: dict[str, Any], path: Path, *, locked: bool) -> bool:
@@ -209,7 +228,7 @@ def _lives(holder: dict[str, Any], path: Path, *, locked: bool) -> bool:
         return started is not None and started == holder.get("started")
     # A lock may reach no further than its host. The clock to compare with is the file system's own.
     try:
-        return _now_at(path.parent) - path.stat().st_mtime < STALE_AFTER
+        return _now_at(path.parent) - path.lstat().st_mtime < STALE_AFTER
     except FileNotFoundError:  # given up meanwhile
         return False
 
@@ -256,7 +275,7 @@ def borrowed(path: Path) -> Iterator[None]:
         RunInUseError: Somebody holds it. Names its pid and host.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = fs.open_own(path)
     except FileNotFoundError:
         yield
         return
@@ -282,7 +301,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     Raises:
         BlockingIOError: Somebody else held it for longer than that.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    fd = fs.open_own(path, os.O_RDWR | os.O_CREAT)
     mark = path.with_suffix(layout.HELD_SUFFIX)
     try:
         deadline = time.monotonic() + patience

@@ -26,7 +26,7 @@ def is_empty(path: Path) -> bool:
     Raises:
         FileNotFoundError: There is none.
     """
-    return path.stat().st_size == len(contents()) and fs.read_bytes(path) == contents()
+    return path.lstat().st_size == len(contents()) and fs.read_bytes(path) == contents()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Container
 
-from cox.errors import RunInUseError
+from cox.errors import IrregularFileError, RunInUseError
 from cox.schema import FILE_KINDS
 from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, snapshot
 
@@ -148,7 +148,7 @@ def _keep_aside(log: journal.Journal) -> None:
 
 def _unlink_as_read(log: journal.Journal) -> None:
     """Remove a journal that nobody appends to, unless something was appended since it was read."""
-    if log.path.stat().st_size == log.size:
+    if log.path.lstat().st_size == log.size:
         fs.unlink(log.path)
 
 
@@ -178,8 +178,12 @@ def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
     for log in logs:
         if log.damage:
             kept = log.path.with_suffix(layout.DAMAGED_SUFFIX)
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 fs.replace_bytes(kept, fs.read_bytes(log.path))
+            except FileNotFoundError:
+                continue
+            except IrregularFileError:
+                fs.rename(log.path, kept)
             _log.warning("run %s: the damaged journal is kept as %s", run.root, kept.name)
 
 

@@ -1,7 +1,11 @@
-"""The one door to the file system for everything that changes it.
+"""The one door to the file system for everything that changes it, and for all files of a run.
 
 Each way to change a file that cox uses is a function here, so that a test can count them, make them
 fail, or stop the process between two of them. Nothing here knows what the bytes mean.
+
+A run may be a stranger's: a pipe that nobody writes to, a link to an endless device or to the user's own
+files may stand wherever cox has a file. So files of a run are opened by `open_own` and nothing else, and the
+directories in which it writes pass `refuse_links`. The run itself, and what is above it, may be links.
 """
 
 from __future__ import annotations
@@ -17,14 +21,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from cox.errors import StorageError
+from cox.errors import DamagedError, IrregularFileError, StorageError
 from cox.storage import layout
 
 #: How many times in a row a file may be replaced while it is read.
 REPLACED_TIMES = 20
 
-#: Why `open_regular` refuses a link, and what is not a file of bytes.
-NOT_REGULAR = (errno.ELOOP, errno.EINVAL)
+#: What every file of a run is opened with: nothing is waited for, and no link is followed.
+_OWN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+#: What `open` says of a link, a socket or a pipe without a reader, and a directory.
+_IRREGULAR = frozenset({errno.ELOOP, getattr(errno, "EMLINK", 0), errno.ENXIO, errno.EISDIR})
+#: Files above this size, in bytes, that fill less than this part of it on the disk, are holes.
+_HOLES_FROM, _HOLES = 64 * 1024 * 1024, 1000
 #: Of renameat2, which Linux has.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -96,7 +104,7 @@ def sync_directories(path: Path, top: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Have a finished file's bytes survive the machine."""
-    fd = os.open(path, os.O_RDONLY)
+    fd = open_own(path)
     try:
         os.fsync(fd)
     finally:
@@ -135,31 +143,111 @@ def make_directory(path: Path) -> bool:
     return True
 
 
-def read_bytes(path: Path) -> bytes:
-    """All bytes of a file; one that another host replaced or removed meanwhile is opened anew.
+def open_own(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open a file of a run: a regular file of that very name. Never waits.
 
-    On a network file system there is no reading on in a file that has lost its name.
+    Returns:
+        A descriptor.
+
+    Raises:
+        IrregularFileError: A link, a pipe, a directory or a device has that name.
+        OSError: The file system refused.
+    """
+    try:
+        fd = os.open(path, flags | _OWN_FLAGS, 0o666)
+    except OSError as error:
+        if error.errno in _IRREGULAR and (problem := irregularity(path)):
+            raise IrregularFileError(problem) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise IrregularFileError(irregularity(path) or f"{os.fspath(path)} is not a regular file")
+    return fd
+
+
+def irregularity(path: str | os.PathLike[str]) -> str:
+    """A sentence on what has a name in the place of a regular file; '' for a regular file, or none."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    if stat.S_ISLNK(mode):
+        return _of_link(path, "the file itself")
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a directory", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    return f"{os.fspath(path)} is {kind} and not a file: remove it"
+
+
+def refuse_links(*directories: Path) -> None:
+    """Refuse directories of a run that are links: what cox writes there would go elsewhere.
+
+    Raises:
+        IrregularFileError: One is a link. Names it, and says what to do.
+    """
+    for directory in directories:
+        if directory.is_symlink():
+            raise IrregularFileError(_of_link(directory, "the directory itself"))
+
+
+def _of_link(path: str | os.PathLike[str], instead: str) -> str:
+    try:
+        target = f" to {os.readlink(path)}"  # noqa: PTH115
+    except OSError:
+        target = ""
+    return (
+        f"{os.fspath(path)} is a link{target}: cox follows no links inside of a run, which may be a "
+        f"stranger's; put {instead} in its place, or link the whole run"
+    )
+
+
+def read_bytes(path: Path, *, most: int | None = None) -> bytes:
+    """All bytes that a file of a run has at this moment, and no more, even if it grows meanwhile.
+
+    One that another host replaced or removed meanwhile is opened anew: on a network file system there is no
+    reading on in a file that has lost its name.
+
+    Args:
+        path: The file.
+        most: How many bytes such a file may have.
+
+    Raises:
+        IrregularFileError: It is a link, a pipe, a directory or a device.
+        DamagedError: It claims to have more bytes than it can have.
+        OSError: The file system refused.
     """
     for _ in range(REPLACED_TIMES):
         try:
-            return path.read_bytes()
+            return _read_whole(path, most)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-    return path.read_bytes()
+    return _read_whole(path, most)
+
+
+def _read_whole(path: Path, most: int | None) -> bytes:
+    fd = open_own(path)
+    try:
+        about = os.fstat(fd)
+        size = about.st_size
+        if most is not None and size > most:
+            raise DamagedError(f"{path} has {size} bytes, and such a file has at most {most}")
+        if size > _HOLES_FROM and size > _HOLES * 512 * about.st_blocks:
+            raise DamagedError(
+                f"{path} claims to have {size} bytes, of which {512 * about.st_blocks} are there"
+            )
+        data = os.read(fd, size)
+        while len(data) < size and (more := os.read(fd, size - len(data))):  # of a very long one
+            data += more
+    finally:
+        os.close(fd)
+    return data
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read it. A link is not followed, and a pipe or a device not waited for.
-
-    Raises:
-        OSError: It is something else, or cannot be opened.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return os.fdopen(fd, "rb")
-    os.close(fd)
-    raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    """As `open_own`, as a file to read."""
+    return os.fdopen(open_own(path), "rb")
 
 
 def show_to_other_hosts(fd: int) -> None:
@@ -183,7 +271,7 @@ def look_again(directory: Path) -> None:
 def identity(path: Path) -> tuple[int, int, int] | None:
     """What tells a file from another one that has taken its name since; None if there is none."""
     try:
-        found = path.stat()
+        found = path.lstat()
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

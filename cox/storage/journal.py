@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 
-from cox.errors import FormatVersionError
+from cox.errors import FormatVersionError, IrregularFileError
 from cox.schema import Column, Schema
 from cox.storage import fs, layout
 
@@ -298,6 +298,7 @@ class JournalWriter:
 
     def _open(self) -> None:
         """Begin a file, unless a signal handler that logs began one meanwhile."""
+        fs.refuse_links(self._run.meta_dir, self._run.journal_dir)
         fs.make_directories(self._run.journal_dir, inside=self._run.root)
         seq, generation = self.next_seq, self.generation
         salt = secrets.randbits(32)
@@ -393,8 +394,14 @@ ReadRows = Callable[[bytes, int, int], "tuple[bulk.Rows, int] | None"]
 def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Journal]:
     """Read every journal in a directory, oldest records first. Blocks and is blocked by nobody.
 
-    A journal that vanishes meanwhile was folded: its rows are in the store file, which is read after.
+    A journal that vanishes meanwhile was folded: its rows are in the store file, which is read after. One
+    that is a link or a pipe has nothing but damage.
+
+    Raises:
+        IrregularFileError: The directory is a link.
+        FormatVersionError: A newer cox wrote a journal.
     """
+    fs.refuse_links(directory.parent, directory)
     try:
         names = os.listdir(directory)  # noqa: PTH208 - a plain listing, without a Path for each
     except (FileNotFoundError, NotADirectoryError):
@@ -407,6 +414,9 @@ def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Jo
         try:
             data = fs.read_bytes(directory / name)
         except FileNotFoundError:
+            continue
+        except IrregularFileError as error:
+            journals.append(Journal(directory / name, *parsed, damage=[str(error)]))
             continue
         journals.append(parse(data, directory / name, *parsed, read_rows=read_rows))
     journals.sort(key=lambda journal: (journal.writer, journal.first_seq))

@@ -104,6 +104,11 @@ class RunLayout:
         return self.meta_dir / TRUST_FILE
 
     @property
+    def directories(self) -> tuple[Path, ...]:
+        """The directories that only cox writes in; `save/` is the user's."""
+        return self.meta_dir, self.journal_dir, self.claims_dir, self.objects_dir, self.tensorboard_dir
+
+    @property
     def fold_lock(self) -> Path:
         """Held while the store file is being replaced."""
         return self.meta_dir / FOLD_LOCK
@@ -120,6 +125,11 @@ class RunLayout:
     def journal_file(self, writer: str, salt: int) -> Path:
         """The journal of one writer. Its salt is in its name, where damage to the file cannot reach it."""
         return self.journal_dir / f"{writer}-{salt:08x}{JOURNAL_SUFFIX}"
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path that a user gave, from the root on: `~` is the home directory, and links stay as they are."""
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - resolve() follows links
 
 
 def writer_name(rank: int | None) -> str:

@@ -18,6 +18,8 @@ from cox.errors import DamagedError, FormatVersionError
 from cox.storage import claims, empty, fs, journal, layout
 
 VERSION = 2
+#: A longer `run.json`, no run has.
+MOST_BYTES = 16 * 1024 * 1024
 _is_run_id = re.compile("[0-9a-f]{32}").fullmatch
 
 
@@ -28,7 +30,7 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
         FormatVersionError: A newer cox wrote the run.
     """
     try:
-        info = json.loads(fs.read_bytes(run.run_file))
+        info = json.loads(fs.read_bytes(run.run_file, most=MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}  # made by upstream cox, or cut short: what matters is in the tables
     if not isinstance(info, dict):

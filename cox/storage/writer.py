@@ -163,6 +163,7 @@ class RunWriter:
         self._not_stored = 0
         self._said: str | None = None  # by a look that found the run gone
         with _explained(run.root, "cannot open the run for writing"):
+            fs.refuse_links(*run.directories, run.events_dir(rank))
             for directory in (run.save_dir, run.tensorboard_dir, run.objects_dir, run.claims_dir):
                 fs.make_directories(directory)
             runinfo.read(run)  # a newer format is refused before anything is touched

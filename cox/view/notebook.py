@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from cox.storage import layout
 from cox.view import server
 from cox.view.linkdir import LinkDirectory
 from cox.view.selection import Selection, named
@@ -47,7 +48,7 @@ def logdir(
         >>> %tensorboard --logdir {cox.tensorboard_view.logdir("runs")}
     """
     pairs = tuple((param, regex) for param, regex in filters)
-    asked = os.path.abspath(folder), format_str, metadata_table, pairs, where, nested  # noqa: PTH100
+    asked = os.fspath(layout.absolute(folder)), format_str, metadata_table, pairs, where, nested
     selection = Selection(folder, format_str, metadata_table, pairs, where, nested=nested)
     targets = named(selection.first(wait=True))
     with _at_it:

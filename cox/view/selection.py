@@ -105,7 +105,7 @@ class Selection:
         needs_events: bool = True,
         nested: bool = False,
     ) -> None:
-        self._logdir = Path(logdir).absolute()
+        self._logdir = layout.absolute(logdir)
         self._format = format_str
         self._table = metadata_table
         self._regexes = [(param, _compiled(param, regex)) for param, regex in filters]

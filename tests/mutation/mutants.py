@@ -201,6 +201,42 @@ MUTANTS = [
         "        counted = dict(state['rows'])\n",
         f"{UNIT}/test_journal.py::test_rows_that_were_lost_do_not_count",
     ),
+    # --- Files of strangers
+    Mutant(
+        "following no link to a file of a run",
+        "cox/storage/fs.py",
+        "_OWN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK |",
+        "_OWN_FLAGS = os.O_NONBLOCK |",
+        f"{TROUBLES}/test_links_and_pipes.py::test_a_file_that_leads_out_of_the_run_is_not_written_through",
+    ),
+    Mutant(
+        "regular files only",
+        "cox/storage/fs.py",
+        "    if not stat.S_ISREG(os.fstat(fd).st_mode):\n",
+        "    if False:\n",
+        f"{TROUBLES}/test_links_and_pipes.py::test_damage_names_the_pipe",
+    ),
+    Mutant(
+        "writing into no linked directory of a run",
+        "cox/storage/writer.py",
+        "            fs.refuse_links(*run.directories, run.events_dir(rank))\n",
+        "",
+        f"{TROUBLES}/test_links_and_pipes.py::test_a_directory_that_leads_out_of_the_run_is_refused_with_the_remedy",
+    ),
+    Mutant(
+        "a claim with a second name is replaced, and not written to",
+        "cox/storage/claims.py",
+        "        if os.fstat(self._fd).st_nlink > 1:\n",
+        "        if False:\n",
+        f"{TROUBLES}/test_links_and_pipes.py::test_a_second_name_of_a_file_of_the_users_is_not_written_to",
+    ),
+    Mutant(
+        "each directory is looked into once, whatever links there are",
+        "cox/collection/scan.py",
+        "            seen.add(place)\n",
+        "",
+        f"{TROUBLES}/test_links_and_pipes.py::test_nested_ends_where_links_lead_back",
+    ),
     # --- Several processes
     Mutant(
         "the exclusive lock of a claim",

@@ -17,8 +17,9 @@ import msgspec
 import numpy as np
 
 from cox import plain
-from cox.errors import DamagedError, FormatVersionError, StorageError
+from cox.errors import DamagedError, FormatVersionError, IrregularFileError, StorageError
 from cox.schema import Column, Schema, kind_of
+from cox.storage import fs
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_beyond_int64, is_text
 from cox.storage.hdf5 import attribute, checks, packing
 from cox.storage.hdf5.content import (
@@ -33,6 +34,9 @@ from cox.storage.hdf5.content import (
 
 #: What pandas has in the group of a table.
 _TABLE_PARTS = frozenset({"table", "_i_table"})
+
+#: The names of the descriptors of this process.
+_DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112
 
 #: Rows of so many bytes or more are mostly padding.
 WIDE = 1024
@@ -54,8 +58,8 @@ def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = 
     """
     try:
         with opened(path) as file:
-            return _read_open(file, None if tables is None else frozenset(tables), rows=rows)
-    except (FormatVersionError, FileNotFoundError):
+            return _read_open(file, path, None if tables is None else frozenset(tables), rows=rows)
+    except (FormatVersionError, FileNotFoundError, IrregularFileError):
         raise
     except Exception as error:
         if is_refusal(error):
@@ -66,7 +70,12 @@ def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = 
 @contextlib.contextmanager
 def opened(path: Path | str) -> Iterator[h5py.h5f.FileID]:
     """The file, as long as the block runs."""
-    file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=_access())
+    fd = fs.open_own(path)
+    try:
+        # HDF5 has no way not to follow a link, or to wait for a pipe: it opens what is open here already
+        file = h5py.h5f.open(f"{_DESCRIPTORS}/{fd}".encode(), h5py.h5f.ACC_RDONLY, fapl=_access())
+    finally:
+        os.close(fd)
     try:
         yield file
     except BaseException:
@@ -97,9 +106,11 @@ def _access() -> h5py.h5p.PropFAID:
     return access
 
 
-def _read_open(file: h5py.h5f.FileID, wanted: frozenset[str] | None, *, rows: bool) -> StoreFile:
+def _read_open(
+    file: h5py.h5f.FileID, path: Path | str, wanted: frozenset[str] | None, *, rows: bool
+) -> StoreFile:
     content = StoreFile()
-    run = run_attribute(file)
+    run = run_attribute(file, path)
     described = run["tables"]
     content.writers, content.folded_bytes = run["writers"], run["folded_bytes"]
     content.run_id = run.get("id")
@@ -179,7 +190,7 @@ def foreign_paths(group: h5py.Group, tables: Collection[str], place: str = "") -
             yield path
 
 
-def run_attribute(file: h5py.h5f.FileID) -> attribute.Run:
+def run_attribute(file: h5py.h5f.FileID, path: Path | str) -> attribute.Run:
     """COX_RUN, which says all about the tables; empty for a file of upstream's."""
     if not checks.has_attribute(file, RUN_ATTRIBUTE):
         return {"version": 0, "tables": {}, "writers": {}, "folded_bytes": 0}
@@ -187,7 +198,7 @@ def run_attribute(file: h5py.h5f.FileID) -> attribute.Run:
     has_checksum = len(text) >= CHECKSUM_FROM and checks.has_attribute(file, CHECKSUM_ATTRIBUTE)
     if has_checksum and zlib.crc32(text) != checks.integer_attribute(file, CHECKSUM_ATTRIBUTE):
         raise DamagedError(f"{RUN_ATTRIBUTE} does not have the checksum that it should")
-    return attribute.decode(text, os.fsdecode(file.name))
+    return attribute.decode(text, os.fspath(path))
 
 
 def dataset_at(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from cox.errors import DamagedError, FormatVersionError
+from cox.errors import DamagedError, FormatVersionError, IrregularFileError
 from cox.schema import Column, Schema
 from cox.storage.columns import Array, Part, TableData, decode_text, is_text, mask_of
 from cox.storage.hdf5 import attribute, checks, reading
@@ -46,20 +46,21 @@ def salvage(path: Path) -> Salvage:
 
     Raises:
         FileNotFoundError: There is none.
+        IrregularFileError: It is a link, a pipe, a directory or a device.
         FormatVersionError: A newer cox wrote it.
         StorageError: The file system refused to give it out.
     """
     found = Salvage()
     try:
         with reading.opened(path) as file:
-            run = reading.run_attribute(file)
+            run = reading.run_attribute(file, path)
             described = run["tables"]
             found.content.writers, found.content.folded_bytes = run["writers"], run["folded_bytes"]
             found.content.run_id = run.get("id")
             for name, about in described.items():
                 _described(found, file, name, about)
             _others(found, h5py.File(file), described)
-    except (FormatVersionError, FileNotFoundError, MemoryError):
+    except (FormatVersionError, FileNotFoundError, IrregularFileError, MemoryError):
         raise
     except Exception as error:
         if reading.is_refusal(error):

@@ -28,7 +28,7 @@ from cox.storage.columns import (
     mask_of,
     values_of,
 )
-from cox.storage.hdf5 import checks, packing
+from cox.storage.hdf5 import checks, packing, reading
 from cox.storage.hdf5.content import (
     CHECKSUM_ATTRIBUTE,
     CHECKSUM_FROM,
@@ -69,7 +69,7 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
         file = opened.enter_context(h5py.File(str(path), "w", **how))
         source = None
         if old is not None and (content.foreign or content.stored):
-            source = opened.enter_context(h5py.File(old, "r", locking=False))
+            source = h5py.File(opened.enter_context(reading.opened(old)))
         _write_root(file)
         described = {}
         for number, table in enumerate(content.tables.values()):
