@@ -49,7 +49,8 @@ class CollectionReader:
         nested: Whether runs may lie deeper in the folder, too, also behind links. They are named by their
             path in it.
         cache: Whether to keep what is read in `.cox-cache` beside the runs, so that a second reading
-            touches only what changed. None: where reading takes long enough. It can always be deleted.
+            touches only what changed; where others may write to that, or you may not, in `~/.cache/cox`.
+            None: where reading takes long enough. It can always be deleted.
         metadata: The table whose first row holds a run's parameters.
 
     Raises:

@@ -42,6 +42,7 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     home = tmp_path_factory.mktemp("config")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COX_CONFIG_HOME", os.fspath(home))
+        patch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path_factory.mktemp("cache")))
         patch.delenv("COX_ALLOW_PICKLE", raising=False)
         yield home
 

@@ -18,8 +18,9 @@ from cox.display.text import printable
 def cache(path: Path, clear: bool, as_json: bool) -> None:
     """Tell how large the cache of the folder PATH is.
 
-    What was read of the runs is kept in PATH/.cox-cache, so that it need not be read again. To remove it
-    costs time at the next reading, and nothing else.
+    What was read of the runs is kept in PATH/.cox-cache, so that it need not be read again; where others
+    could change that, or you may not write there, in ~/.cache/cox. To remove it costs time at the next
+    reading, and nothing else.
 
     \b
     Example:
@@ -28,13 +29,22 @@ def cache(path: Path, clear: bool, as_json: bool) -> None:
     from cox.collection import cache as of_folder
 
     runs, segments, size = of_folder.size(path)
+    directories = [str(directory) for directory in of_folder.places.there(path)]
     if clear:
         of_folder.clear(path)
     if as_json:
-        document = {"path": str(path), "runs": runs, "segments": segments, "bytes": size, "cleared": clear}
+        document = {
+            "path": str(path),
+            "directories": directories,
+            "runs": runs,
+            "segments": segments,
+            "bytes": size,
+            "cleared": clear,
+        }
         click.echo(tables.as_json(document), nl=False)
     elif not size:
         click.echo(f"{printable(path)}: no cache")
     else:
         told = f"{runs:,} {'run' if runs == 1 else 'runs'}, {times.as_bytes(size)}"
-        click.echo(f"{printable(path)}: {told}" + (", removed" if clear else ""))
+        where = "" if directories == [str(path / ".cox-cache")] else f" in {' and '.join(directories)}"
+        click.echo(f"{printable(path)}: {told}{printable(where)}" + (", removed" if clear else ""))

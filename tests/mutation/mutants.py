@@ -231,6 +231,20 @@ MUTANTS = [
         f"{TROUBLES}/test_links_and_pipes.py::test_a_second_name_of_a_file_of_the_users_is_not_written_to",
     ),
     Mutant(
+        "a cache that others may write to is not believed",
+        "cox/collection/cache/places.py",
+        " and not about.st_mode & _WRITABLE_BY_OTHERS\n",
+        "\n",
+        f"{TROUBLES}/test_cache_of_others.py::test_a_cache_that_others_may_write_to_is_not_believed",
+    ),
+    Mutant(
+        "a cache of another user is not believed",
+        "cox/collection/cache/places.py",
+        "    return about.st_uid == os.geteuid()\n",
+        "    return True\n",
+        f"{TROUBLES}/test_cache_of_others.py::test_a_cache_of_another_user_is_not_believed",
+    ),
+    Mutant(
         "each directory is looked into once, whatever links there are",
         "cox/collection/scan.py",
         "            seen.add(place)\n",

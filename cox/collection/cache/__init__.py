@@ -7,7 +7,8 @@ changed. Readers that save at once overwrite each other's index, and runs that o
 read again.
 
 Whoever may write to the folder of runs may put anything in the place of these files, or of their directory.
-Nothing is opened but plain files, and nothing is removed that is not named as a cache's.
+So only what is this user's, in a directory that nobody else may write to, is believed (see `places`), and
+nothing is removed that is not named as a cache's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from cox.collection.blocks import Block
 from cox.collection.cache import index as indexes
-from cox.collection.cache import segments
+from cox.collection.cache import places, segments
 from cox.collection.cache.files import INDEX_FILE, is_own
 from cox.collection.cache.index import Index, ints
 from cox.collection.scan import State
@@ -77,10 +78,9 @@ class Cache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.directory = (folder or Path()) / layout.CACHE_DIR
-        self.index: Index = (
-            indexes.load(self.directory / INDEX_FILE) if folder is not None else indexes.nothing()
-        )
+        directory = None if folder is None else places.of_reading(folder)
+        self.directory = directory or Path(layout.CACHE_DIR)
+        self.index: Index = indexes.load(directory / INDEX_FILE) if directory else indexes.nothing()
         self._places: dict[str, _Places] = {}
         self._in_memory: dict[tuple[int, frozenset[str] | None], tuple[Schema, Part]] = {}
 
@@ -196,8 +196,8 @@ def size(folder: Path) -> tuple[int, int, int]:
     """
     cache = Cache(folder)
     sizes = 0
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for path in cache.directory.iterdir():
+    for directory in places.there(folder):
+        for path in directory.iterdir():
             with contextlib.suppress(FileNotFoundError):  # a reader is saving
                 sizes += path.lstat().st_size
     return len(cache.index.names), len(cache.index.segments), sizes
@@ -209,12 +209,9 @@ def clear(folder: Path) -> None:
     Raises:
         OSError: The file system refused.
     """
-    directory = folder / layout.CACHE_DIR
-    try:
+    for directory in places.there(folder):
         paths = [path for path in directory.iterdir() if is_own(path.name)]
-    except FileNotFoundError:
-        return
-    for path in sorted(paths, key=lambda path: path.name != INDEX_FILE):  # first what knows the others
-        fs.unlink(path)
-    with contextlib.suppress(OSError):  # something else is in it, or is being saved now; or it is a link
-        directory.rmdir()
+        for path in sorted(paths, key=lambda path: path.name != INDEX_FILE):  # first what knows the others
+            fs.unlink(path)
+        with contextlib.suppress(OSError):  # something else is in it, or is being saved now
+            directory.rmdir()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from cox.storage import layout
+from cox.collection.cache import places
+from cox.storage import fs, layout
 
 #: Not to be taken for a file of anything else: it is replaced wherever a link of the cache's name leads.
 INDEX_FILE = "index.coxcache"
@@ -26,14 +26,14 @@ def is_own(name: str) -> bool:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file to be read; no pipe, on which one would wait, and no link to a device that never ends.
+    """A file of this user's to be read.
 
     Raises:
-        OSError: There is none, or it cannot be read.
-        ValueError: It is something else.
+        OSError: There is none, or something else, or it cannot be read.
+        ValueError: It is another user's.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0))
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    fd = fs.open_own(path)
+    if not places.is_own(os.fstat(fd)):
         os.close(fd)
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} belongs to another user")
     return os.fdopen(fd, "rb")

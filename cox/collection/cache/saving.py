@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from cox.collection.blocks import BYTES_IN_BLOCK, RUNS_IN_BLOCK, Block, batched, bytes_of
-from cox.collection.cache import Cache, Fresh, place, segments
+from cox.collection.cache import Cache, Fresh, place, places, segments
 from cox.collection.cache import index as indexes
 from cox.collection.cache.files import INDEX_FILE, is_own
 from cox.collection.cache.index import Entry, Index, ints
 from cox.schema import Schema
-from cox.storage import fs, layout
+from cox.storage import fs
 
 _log = logging.getLogger("cox")
 
 #: A file that changed so short a time ago, in ns, may change again without looking different.
 _SETTLED = 2_000_000_000
+#: The same, where the cache lies on another file system, whose clock may go otherwise.
+_SETTLED_ELSEWHERE = 60_000_000_000
 #: Bytes that a cache may take, in MiB, unless this variable says otherwise.
 _LIMIT_VARIABLE, _LIMIT = "COX_CACHE_MB", 4096
 #: Small segments of a table are joined when there are so many more than its runs fill and its schemas need.
@@ -40,19 +42,19 @@ def save(folder: Path, fresh: Fresh, *, took: float) -> None:
         fresh: What was read.
         took: How many seconds ago reading began.
     """
-    directory = folder / layout.CACHE_DIR
     try:
-        directory.mkdir(exist_ok=True)
-        _Saving(folder, directory).save(fresh, took)
+        directory = places.of_saving(folder)
+        if directory is not None:
+            _Saving(folder, directory).save(fresh, took)
     except (OSError, MemoryError) as error:
-        _log.debug("cache %s: not saved: %s", directory, error)
+        _log.debug("cache of %s: not saved: %s", folder, error)
 
 
 class _Saving:
     """Adds to the newest index there is, which another reader may have written since ours was loaded."""
 
     def __init__(self, folder: Path, directory: Path) -> None:
-        self._directory = directory
+        self._folder, self._directory = folder, directory
         self._cache = Cache(folder)
         self._index: Index = self._cache.index
         self._entries = self._index.entries()
@@ -64,7 +66,7 @@ class _Saving:
 
     def save(self, fresh: Fresh, took: float) -> None:
         """Write the segments, then the index, then remove what it does not know."""
-        settled = self._clock() - int(took * 1e9) - _SETTLED
+        settled = self._clock() - int(took * 1e9) - self._patience()
         known = {
             name
             for name, state in fresh.states.items()
@@ -83,8 +85,7 @@ class _Saving:
         self._sweep()
 
     def _add(self, fresh: Fresh, known: set[str]) -> None:
-        folder = self._directory.parent
-        for name in [name for name in self._entries if not os.path.isdir(folder / name)]:  # noqa: PTH112 - never raises
+        for name in [name for name in self._entries if not os.path.isdir(self._folder / name)]:  # noqa: PTH112 - never raises
             del self._entries[name]
         for name in sorted(known):
             self._enter(name, fresh)
@@ -93,8 +94,13 @@ class _Saving:
             self._write(table, block, known)
         self._shrink()
 
+    def _patience(self) -> int:
+        """How long ago a file must have changed, in ns; longer if the clock may not be that of its disk."""
+        same = self._directory.stat().st_dev == self._folder.stat().st_dev
+        return _SETTLED if same else _SETTLED_ELSEWHERE
+
     def _clock(self) -> int:
-        """The time by the clock of the folder's file system, in ns."""
+        """The time by the clock of the cache's file system, in ns."""
         probe = fs.temporary_beside(self._directory / INDEX_FILE)
         try:
             fs.write_new(probe, b"")
