@@ -1,4 +1,4 @@
-"""A cache is believed only if nobody else could have made it up; else it is kept where its user alone writes."""
+"""A cache is believed only if nobody else can have made it up; else it is kept where only its user writes."""
 
 from __future__ import annotations
 
