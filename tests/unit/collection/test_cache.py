@@ -981,10 +981,10 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
         assert file.read() == b"x"
     (tmp_path / "link").symlink_to(path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(cox.errors.IrregularFileError, match="is a link"):
         files.opened(tmp_path / "link")
     for other in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(ValueError, match="is no file"):
+        with pytest.raises(cox.errors.IrregularFileError, match="not a file"):
             files.opened(other)
     with pytest.raises(FileNotFoundError):
         files.opened(tmp_path / "nowhere")
