@@ -70,11 +70,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(shared: Path) -> Path:
     """Runs that no test changes, and their cache, for a test to do with it what it likes."""
+    # where a test before could have none beside the runs, it has one in the user's own place
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
     directory = shared / layout.CACHE_DIR
     if directory.is_dir() and not directory.is_symlink():
         shutil.rmtree(directory)
     else:
-        directory.unlink()
+        directory.unlink(missing_ok=True)
     shutil.copytree(shared.parent / "cache", directory)
     return shared
 
