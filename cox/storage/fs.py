@@ -177,7 +177,7 @@ def irregularity(path: str | os.PathLike[str]) -> str:
         return _of_link(path, "the file itself")
     kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a directory", stat.S_IFSOCK: "a socket"}
     kind = kinds.get(stat.S_IFMT(mode), "a device")
-    return f"{os.fspath(path)} is {kind} and not a file: remove it"
+    return f"{os.fspath(path)} is {kind} and not a regular file: remove it"
 
 
 def refuse_links(*directories: Path) -> None:

@@ -984,7 +984,7 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
     with pytest.raises(cox.errors.IrregularFileError, match="is a link"):
         files.opened(tmp_path / "link")
     for other in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(cox.errors.IrregularFileError, match="not a file"):
+        with pytest.raises(cox.errors.IrregularFileError, match="not a regular file"):
             files.opened(other)
     with pytest.raises(FileNotFoundError):
         files.opened(tmp_path / "nowhere")
