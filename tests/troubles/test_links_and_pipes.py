@@ -34,7 +34,7 @@ EVERYTHING = """
 import sys, warnings
 from pathlib import Path
 import cox
-from cox import objects
+from cox.trust import read_vouched
 from cox.cli import main
 from cox.errors import CoxError, CoxWarning
 from cox.repair import repair
@@ -64,7 +64,7 @@ assert rows["exp_id"].tolist()[-1] == "good", rows
 assert (rows["x"] == 1).all()
 attempt(lambda: cox.Store(folder, "bad", mode="r")["t"].df)
 attempt(lambda: verify(folder / "bad"))
-attempt(lambda: objects.read_trusted(layout.RunLayout(folder / "bad")))
+attempt(lambda: read_vouched(layout.RunLayout(folder / "bad"), None))
 attempt(lambda: command("ls", folder))
 attempt(write)
 attempt(lambda: repair(folder / "bad"))
