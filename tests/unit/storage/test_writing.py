@@ -127,6 +127,8 @@ def test_rows_of_another_program_get_their_numbers(tmp_path: Path, copied: list[
     more = pd.DataFrame([row(step) | {"loss": 0.5, "text": "b"} for step in range(OLD)])
     more.to_hdf(tmp_path / "run" / "store.h5", key="t", append=True, data_columns=True, index=False)
     with cox.Store(tmp_path, "run") as store:
+        assert not any(copied)  # they were written anew when the run was opened
         store["t"].append_row(row(0))
-    assert not any(copied)
     assert len(rows_of(tmp_path)) == 2 * OLD + 1
+    index = pd.read_hdf(tmp_path / "run" / "store.h5", "t").index
+    assert index.tolist() == list(range(2 * OLD + 1))
