@@ -44,8 +44,10 @@ from cox.signing import Origin
 from cox.storage import fs, layout
 from cox.trust import ALLOW_VARIABLE, Place, Trust
 
-#: Files of so many bytes or less are read into memory whole.
-_IN_MEMORY = 1 << 28
+#: Files of so many bytes or less are read into memory at once; larger ones only where they are to run code.
+_IN_MEMORY = 1 << 24
+#: Larger ones even then are copied to a file without a name.
+_PRIVATE_IN_MEMORY = 1 << 28
 
 
 def to_bytes(obj: Any, origin: Origin) -> bytes:
@@ -298,10 +300,14 @@ def private(file: BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(file, io.BytesIO):
         yield file
         return
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    if size <= _PRIVATE_IN_MEMORY:
+        yield io.BytesIO(file.read(size))
+        return
     with contextlib.ExitStack() as opened:
         try:
             copy = opened.enter_context(tempfile.TemporaryFile())
-            file.seek(0)
             shutil.copyfileobj(file, copy, 1 << 20)
         except OSError as error:
             raise fs.refused(error, "cannot copy an object to check it", tempfile.gettempdir()) from error

@@ -103,6 +103,7 @@ def test_bytes_that_change_after_their_check_are_not_loaded(
     """At the moment when the signature has been found good, the file becomes another."""
     if not in_memory:
         monkeypatch.setattr(objects, "_IN_MEMORY", 0)
+        monkeypatch.setattr(objects, "_PRIVATE_IN_MEMORY", 0)
     cell = store_one(out, kind=kind)
     path = out / "r" / ".table_objects" / cell
     covers = Trust.covers
