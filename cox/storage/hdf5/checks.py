@@ -131,32 +131,23 @@ def check_size(claimed: int, there: Callable[[], int]) -> None:
 
 
 def check_dataset(dataset: h5py.h5d.DatasetID, path: str) -> None:
-    """Refuse a dataset that is not a list of rows in this file, in chunks that `packing` can undo.
+    """Refuse a dataset that is not a list of rows in this file, in chunks; `packing` looks at their filters.
 
     Raises:
         DamagedError: It is not. Says in what.
     """
     how = dataset.get_create_plist()
-    _check_place(how, path)
+    if how.get_layout() != h5py.h5d.CHUNKED:
+        if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
+            raise DamagedError(f"{path!r} keeps its rows outside of the file")
+        raise DamagedError(f"{path!r} does not keep its rows in chunks")
     if dataset.rank != 1:
         raise DamagedError(f"{path!r} is not a list of rows")
-    if how.get_layout() != h5py.h5d.CHUNKED:
-        raise DamagedError(f"{path!r} does not keep its rows in chunks")
-    for number in filters_of(how):
-        if number not in _FILTERS:
-            raise DamagedError(
-                f"{path!r} is packed by the HDF5 filter {number}: cox reads gzip, shuffle and fletcher32"
-            )
 
 
 def filters_of(how: h5py.h5p.PropDCID) -> list[int]:
     """The numbers of a dataset's filters, in the order in which chunks go through them."""
     return [how.get_filter(i)[0] for i in range(how.get_nfilters())]
-
-
-def _check_place(how: h5py.h5p.PropDCID, path: str) -> None:
-    if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
-        raise DamagedError(f"{path!r} keeps its rows outside of the file")
 
 
 _dtypes: dict[bytes, np.dtype[Any]] = {}

@@ -81,7 +81,7 @@ def unpack(stored: bytes, filters: Sequence[int], rows: int, itemsize: int) -> A
         elif number == SHUFFLE:
             shuffled = True
         else:
-            raise DamagedError(f"a chunk is packed by filter {number}, which no table has")
+            raise DamagedError(f"packed by the HDF5 filter {number}: cox reads gzip, shuffle and fletcher32")
     if len(stored) != size:
         raise DamagedError(f"a chunk of {size} bytes unpacks to {len(stored)}")
     data = np.frombuffer(stored, dtype=np.uint8)
