@@ -18,6 +18,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── PredicateError        (ValueError)         a condition on rows or runs that makes no sense
     ├── CompareError          (ValueError)         runs that cannot be compared as asked
     ├── ExportError           (ValueError)         a place that rows cannot be exported to
+    ├── CopyError             (ValueError)         a place that a run cannot be copied to
     ├── RewindError           (ValueError)         a rewind to a place that does not exist
     ├── ViewError             (ValueError)         runs that cannot be shown in TensorBoard as asked
     ├── StorageError          (OSError)            the file system refused a write
@@ -115,6 +116,10 @@ class CompareError(CoxError, ValueError):
 
 class ExportError(CoxError, ValueError):
     """Rows cannot be exported to such a place."""
+
+
+class CopyError(CoxError, ValueError):
+    """A run cannot be copied to such a place."""
 
 
 class RewindError(CoxError, ValueError):

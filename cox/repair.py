@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cox import tfrecords
 from cox.errors import CoxError, RunInUseError
-from cox.storage import claims, fs, hdf5, layout, salvage
+from cox.storage import claims, fs, hdf5, layout, newest, salvage
 from cox.verify import Report, event_files, verify
 
 #: How long to wait for a fold of this run, in seconds.
@@ -163,8 +163,8 @@ def _repair_rows(run: layout.RunLayout, done: Repair, originals: Originals) -> N
     content.folded_bytes += sum(log.size for log in journals)
     old = originals.keep(run.store_file) if run.store_file.exists() else None
     fs.replace_file(run.store_file, lambda path: hdf5.write(path, content, old=old), durable=True)
-    for log in journals:
-        originals.take(log.path)
+    for path in [*newest.files(run), *(log.path for log in journals)]:
+        originals.take(path)
 
 
 def _repair_events(run: layout.RunLayout, originals: Originals) -> None:

@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Take care of them": {
         "export": "Write all tables as Parquet.",
+        "copy": "Copy runs, also while they are written.",
         "verify": "Check runs for damage.",
         "repair": "Salvage what can be read of damaged runs.",
         "trust": "Vouch for the objects of a run.",

@@ -12,7 +12,7 @@ from collections.abc import Container
 
 from cox.errors import IrregularFileError, RunInUseError
 from cox.schema import FILE_KINDS
-from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, snapshot
+from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, newest, snapshot
 
 _log = logging.getLogger("cox")
 
@@ -131,24 +131,27 @@ def _remove_all(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.Jour
         try:
             if own is None or log.writer != own.writer:
                 with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):
-                    away(log)  # nobody may append to it
+                    away(run, log)  # nobody may append to it
             elif log.path != own.path:  # a signal handler may have begun it just now
-                away(log)
+                away(run, log)
         except FileNotFoundError:
             pass  # another fold was faster
         except OSError as error:  # harmless: the store file says that it holds these rows
             _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
 
 
-def _keep_aside(log: journal.Journal) -> None:
+def _keep_aside(run: layout.RunLayout, log: journal.Journal) -> None:
     kept = fs.keep_aside(log.path, log.path.with_suffix(layout.FOREIGN_SUFFIX))
+    newest.forget(run, log.writer, log.path.name)
     fs.unlink(log.path)
     _log.warning("the journal %s of another life of the run is kept as %s", log.path, kept.name)
 
 
-def _unlink_as_read(log: journal.Journal) -> None:
+def _unlink_as_read(run: layout.RunLayout, log: journal.Journal) -> None:
     """Remove a journal that nobody appends to, unless something was appended since it was read."""
     if log.path.lstat().st_size == log.size:
+        if log.is_empty:
+            newest.forget(run, log.writer, log.path.name)
         fs.unlink(log.path)
 
 

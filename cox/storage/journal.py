@@ -31,7 +31,7 @@ import msgspec
 
 from cox.errors import FormatVersionError, IrregularFileError
 from cox.schema import Column, Schema
-from cox.storage import fs, layout
+from cox.storage import fs, layout, newest
 
 if TYPE_CHECKING:
     from cox.storage import bulk
@@ -128,6 +128,7 @@ class JournalWriter:
         self.fd = -1
         self.dirty = False
         self._header_size = 0
+        self._first_seq = 0
 
     @property
     def salts(self) -> set[int]:
@@ -253,6 +254,7 @@ class JournalWriter:
             os.dup2(new, self.fd, inheritable=False)
             _copy(old, new, copied, self.size)  # what a signal handler logged meanwhile
             fs.rename(beside, self.path)
+            newest.write(self._run, newest.Newest(self.writer, self.path.name, self._first_seq))
             if self.synced:
                 self.sync_from_now_on()
         except BaseException:
@@ -307,6 +309,7 @@ class JournalWriter:
         fd = os.open(path, _NEW_FILE, 0o666)
         try:
             fs.write_at(fd, header, 0)
+            newest.write(self._run, newest.Newest(self.writer, path.name, seq))
             if self.synced:
                 # an fsync says nothing of a directory's own name, which may be as new as the file
                 fs.sync_directories(self._run.journal_dir, self._run.root.parent)
@@ -318,6 +321,7 @@ class JournalWriter:
         # no call from here to the end, so that no signal handler comes between
         if self.fd < 0 and self.next_seq == seq and self.generation == generation:
             self.fd, self.salt, self.path, self.size, self._header_size = fd, salt, path, size, size
+            self._first_seq = seq
             return
         os.close(fd)
         fs.unlink(path)

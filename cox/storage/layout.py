@@ -25,6 +25,10 @@ HELD_SUFFIX = ".held"
 CACHE_DIR = ".cox-cache"
 SNAPSHOT_SUFFIX = "_snapshot"
 JOURNAL_SUFFIX = ".log"
+#: Of the file that says which of a writer's journals is the newest.
+NEWEST_SUFFIX = ".newest"
+#: Says of a copy that `cox copy` made what it is a copy of.
+COPY_FILE = "copy.json"
 #: A journal that could not be read whole when it was folded; a directory of what a repair replaced.
 DAMAGED_SUFFIX = ".damaged"
 #: A file that belongs to another life of the run, kept aside by a fold.
@@ -40,6 +44,7 @@ _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
 _WRITER = r"main|rank-[0-9]{1,18}"
 _WRITER_NAME = re.compile(_WRITER)
+_WRITER_NAME = re.compile(r"main|rank-\d+")
 _JOURNAL_NAME = re.compile(rf"({_WRITER})-([0-9a-f]{{8}})\.log")
 # seconds, host, process and number; those that tensorboardX and torch make are named otherwise
 _OWN_EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{10}\.\d{6}\..*\.\d+\.\d{6}(\.redrawn)*", re.DOTALL)
@@ -99,6 +104,11 @@ class RunLayout:
         return self.meta_dir / RUN_FILE
 
     @property
+    def copy_file(self) -> Path:
+        """Of a copy: what it is a copy of."""
+        return self.meta_dir / COPY_FILE
+
+    @property
     def trust_file(self) -> Path:
         """Digests of objects that the user vouched for, signed."""
         return self.meta_dir / TRUST_FILE
@@ -117,6 +127,10 @@ class RunLayout:
     def snapshot_dir(self) -> Path:
         """Where `Store.snapshot_copy` puts its copy."""
         return self.root.with_name(self.root.name + SNAPSHOT_SUFFIX)
+
+    def newest_file(self, writer: str) -> Path:
+        """Says which of a writer's journals is the newest."""
+        return self.meta_dir / f"{writer}{NEWEST_SUFFIX}"
 
     def claim_file(self, writer: str) -> Path:
         """The claim of one writer."""
@@ -156,6 +170,12 @@ def event_file_name(when: float, host: str, pid: int, number: int) -> str:
 def is_own_event_file(name: str) -> bool:
     """Whether an event file is one that cox made."""
     return _OWN_EVENT_FILE.fullmatch(name) is not None
+
+
+def parse_newest_name(name: str) -> str | None:
+    """The writer in the name of a file that says which journal is the newest; None for another name."""
+    writer = name.removesuffix(NEWEST_SUFFIX)
+    return writer if writer != name and _WRITER_NAME.fullmatch(writer) else None
 
 
 def payload_name(uid: str, checksum: int) -> str:

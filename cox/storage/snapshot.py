@@ -17,7 +17,7 @@ import numpy as np
 
 from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import FILE_KINDS, Column, Schema
-from cox.storage import bulk, empty, fs, hdf5, journal, layout, lineage, runinfo
+from cox.storage import bulk, empty, fs, hdf5, journal, layout, lineage, newest, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
 
 _NONE = np.empty(0, dtype=np.int64)
@@ -153,6 +153,7 @@ def _read_once(
     rows: bool,
     own: Collection[int],
 ) -> Snapshot:
+    marks = newest.read(run)
     journals = journal.read_journals(run.journal_dir, bulk.read)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
@@ -165,7 +166,18 @@ def _read_once(
         if not journals:
             raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
         content = hdf5.StoreFile()
-    return replay(content, journals, run_id=run_id, tables=tables, rows=rows, own=own)
+    now = replay(content, journals, run_id=run_id, tables=tables, rows=rows, own=own)
+    now.damage += _missing(now, marks)
+    return now
+
+
+def _missing(now: Snapshot, marks: list[newest.Newest]) -> list[str]:
+    """A sentence for each journal that is not there, and whose rows are not in the store file either."""
+    names = {log.path.name for log in now.journals}
+    reached = {mark: now.content.writers.get(mark.writer, {"seq": 0})["seq"] for mark in marks}
+    return [
+        mark.missing(seq) for mark, seq in reached.items() if mark.journal not in names and seq <= mark.seq
+    ]
 
 
 def replay(

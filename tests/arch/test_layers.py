@@ -19,6 +19,7 @@ FLOORS: list[set[str]] = [
     {"cox.predicates", "cox.unreadable"},
     {"cox.storage.layout"},
     {"cox.storage.fs"},
+    {"cox.storage.newest"},
     {
         "cox.storage.claims",
         "cox.storage.columns",
@@ -78,7 +79,7 @@ FLOORS: list[set[str]] = [
     {"cox.collection.table", "cox.collection.listing"},
     {"cox.collection"},
     {"cox.readers"},  # beside the store as readers go, but `stores` are Stores
-    {"cox.view", "cox.verify"},
+    {"cox.view", "cox.verify", "cox.copying"},
     {"cox.repair"},
     {"cox.redraw"},
     {"cox.tensorboard_view"},

@@ -73,7 +73,7 @@ def opened(path: Path | str) -> Iterator[h5py.h5f.FileID]:
     fd = fs.open_own(path)
     try:
         # HDF5 has no way not to follow a link, or to wait for a pipe: it opens what is open here already
-        file = h5py.h5f.open(f"{_DESCRIPTORS}/{fd}".encode(), h5py.h5f.ACC_RDONLY, fapl=_access())
+        file = _open(f"{_DESCRIPTORS}/{fd}".encode())
     finally:
         os.close(fd)
     try:
@@ -97,11 +97,22 @@ def refused(error: OSError, path: Path | str) -> StorageError:
     return StorageError(error.errno, f"cannot read the store: {said}", os.fspath(path))
 
 
-@lru_cache(maxsize=1)
-def _access() -> h5py.h5p.PropFAID:
+def _open(path: bytes) -> h5py.h5f.FileID:
+    try:
+        return h5py.h5f.open(path, h5py.h5f.ACC_RDONLY, fapl=_access(h5py.h5f.CLOSE_STRONG))
+    except OSError as error:
+        if "close degree" not in str(error):
+            raise
+        # the program has it open itself, through h5py, and HDF5 wants all of a process to open it alike
+        access = _access(h5py.h5f.CLOSE_DEFAULT)
+        return h5py.h5f.open(path, h5py.h5f.ACC_RDONLY, fapl=access)
+
+
+@lru_cache(maxsize=2)
+def _access(close_degree: int) -> h5py.h5p.PropFAID:
     """How files are opened: without locks, which fail on network file systems and would shut others out."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_fclose_degree(close_degree)
     access.set_file_locking(False, True)
     return access
 
