@@ -81,8 +81,9 @@ def copy_run(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Cop
     except OSError as error:
         if isinstance(error, (StorageError, RunInUseError, RunNotFoundError)):
             raise
-        path = error.filename or target.root
-        raise fs.refused(error, f"cannot copy run {source.root}", path) from error
+        path = Path(error.filename or target.root)
+        reading = path.is_relative_to(source.root)
+        raise fs.refused(error, f"cannot copy run {source.root}", path, reading=reading) from error
 
 
 def _begin(source: layout.RunLayout, target: layout.RunLayout) -> None:

@@ -147,7 +147,8 @@ class Curves:
             seen = {place: drawn(place) for place in places}
         except OSError as error:
             path = error.filename or self._place
-            raise fs.refused(error, "cannot read the events for TensorBoard", path) from error
+            doing = "cannot read the events for TensorBoard"
+            raise fs.refused(error, doing, path, reading=True) from error
         return {place: sent for place, sent in seen.items() if sent.last}
 
     def rewind(

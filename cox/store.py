@@ -638,8 +638,8 @@ class Store:
             self._opened = self._moved_run()
         runinfo.read(self._run)
         for name, table in self._snapshot(rows=False).tables.items():
-            if name not in self._tables:
-                self._tables[name] = Table(self, name, table.schema, None)
+            if name not in self._tables:  # a new dict, because the program may be iterating over this one
+                self._tables = {**self._tables, name: Table(self, name, table.schema, None)}
             self._tables[name]._found = table.schema
 
     def _moved_run(self) -> layout.RunLayout:

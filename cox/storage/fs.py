@@ -49,16 +49,26 @@ _REMEDIES = {
 }
 
 
-def refused(error: OSError, doing: str, path: str | os.PathLike[str]) -> StorageError:
+#: Of what was to be read.
+_READING_REMEDIES = {
+    **_REMEDIES,
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "you may not read it: its owner can permit it, with chmod"),
+}
+
+
+def refused(
+    error: OSError, doing: str, path: str | os.PathLike[str], *, reading: bool = False
+) -> StorageError:
     """The error for a user, made of what the operating system said.
 
     Args:
         error: What the system call raised.
         doing: What was being done, for the sentence: 'cannot write a row'.
         path: The file or directory it was done to.
+        reading: Whether it was to be read, and not to be written.
     """
     said = os.strerror(error.errno) if error.errno else str(error)
-    remedy = _REMEDIES.get(error.errno or 0)
+    remedy = (_READING_REMEDIES if reading else _REMEDIES).get(error.errno or 0)
     message = f"{doing}: {said}" + (f" ({remedy})" if remedy else "")
     return StorageError(error.errno, message, os.fspath(path))
 

@@ -136,7 +136,8 @@ def read(
             if turn and (turn == fs.REPLACED_TIMES - 1 or fs.identity(run.store_file) == before):
                 if isinstance(error, CoxError):
                     raise
-                raise fs.refused(error, "cannot read the run", error.filename or run.root) from error
+                path = error.filename or run.root
+                raise fs.refused(error, "cannot read the run", path, reading=True) from error
         else:
             if turn or not seen.problems:
                 return seen

@@ -94,7 +94,7 @@ def test_completion_prints_a_script(call: Call, shell: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "begun", "expected"),
     [
-        ([], "co", ["compare", "completion"]),
+        ([], "co", ["compare", "copy", "completion"]),
         (["show"], "a", ["a0", "a1"]),
         (["show"], "./b", ["./b0", "./b1"]),
         (["df"], "", ["metadata", "results"]),

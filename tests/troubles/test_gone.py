@@ -19,7 +19,7 @@ import pytest
 
 import cox
 from cox.errors import CoxWarning, RunGoneError, RunNotFoundError, StorageWarning
-from cox.storage import writer
+from cox.storage import fs, writer
 
 PATIENCE = 20.0
 
@@ -96,30 +96,41 @@ def test_a_removal_that_takes_its_time_is_not_disturbed(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 0)
 
-    def remove(path: Path) -> None:
-        for inner in sorted(path.iterdir()) if path.is_dir() else []:
-            remove(inner)
-        time.sleep(0.05)
-        path.rmdir() if path.is_dir() else path.unlink()
+    failures = []
 
-    remover = threading.Thread(target=remove, args=(tmp_path / "run",))
+    def remove() -> None:
+        for path in sorted((tmp_path / "run").rglob("*"), reverse=True) + [tmp_path / "run"]:
+            time.sleep(0.05)
+            try:
+                path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+            except OSError as error:
+                failures.append(error)
+
+    remover = threading.Thread(target=remove)
     remover.start()
+    while remover.is_alive():
+        store.look()
+        time.sleep(0.02)
     append_until_refused(store)
-    remover.join()
     store.close()
+    assert not failures
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("what", REMOVED_IN_PART)
-@pytest.mark.parametrize("noticed", ["at a look", "at the close"])
+@pytest.mark.parametrize("noticed", ["at a look", "at a fold", "at the close"])
 def test_what_is_removed_of_a_run_is_written_anew(
-    tmp_path: Path, what: str, noticed: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, what: str, noticed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(tmp_path)
     append(store, *range(5))
     REMOVED_IN_PART[what](tmp_path / "run")
     if noticed == "at a look":
         store.look()
+        assert values(tmp_path) == list(range(5))
+    elif noticed == "at a fold":
+        monkeypatch.setattr(writer.RunWriter, "look", lambda _: None)
+        store._writer.fold_if_it_helps()  # type: ignore[union-attr]
         assert values(tmp_path) == list(range(5))
     append(store, *range(5, 10))
     if noticed == "at a look":
@@ -285,3 +296,38 @@ def test_nothing_is_said_of_a_run_that_is_in_its_place(
             store.look()
     assert values(tmp_path) == list(range(300))
     assert not caplog.records
+
+
+def test_a_table_that_appears_does_not_end_an_iteration(tmp_path: Path) -> None:
+    with cox.Store(tmp_path, "run") as store:
+        for name in "abc":
+            store.add_table(name, {"x": int}).append_row({"x": 1})
+        reader = cox.Store(tmp_path, "run", mode="r")
+        names = []
+        for name in reader.tables:
+            names.append(name)
+            store.add_table(f"later_{name}", {"x": int}).append_row({"x": 1})
+            assert len(reader[name].df) == 1
+        assert names == ["a", "b", "c"]
+        assert len(reader.tables) == 6
+
+
+def test_memory_that_runs_out_at_the_close_costs_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    store = open_store(tmp_path)
+    append(store, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("cox.storage.snapshot.read", read)
+        store.close()
+    assert "could not be folded and stays" in caplog.text
+    assert values(tmp_path) == [0]
+
+
+def test_a_refused_read_says_that_it_was_one(tmp_path: Path) -> None:
+    error = fs.refused(PermissionError(13, ""), "cannot read the run", tmp_path, reading=True)
+    assert "you may not read it" in str(error)
+    assert "you may not write there" in str(fs.refused(PermissionError(13, ""), "cannot write", tmp_path))
