@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import io
 import os
 import shutil
 import stat
@@ -24,6 +25,8 @@ from typing import BinaryIO
 from cox.errors import DamagedError, IrregularFileError, StorageError
 from cox.storage import layout
 
+#: Neither os.fdopen nor the builtin: a finalizer at the end of the program has not got them any more.
+_open = io.open
 #: How many times in a row a file may be replaced while it is read.
 REPLACED_TIMES = 20
 
@@ -460,7 +463,7 @@ def new_file(path: Path, *, others_write: bool = True) -> Iterator[BinaryIO]:
             that are read from the open file are those that were written to it.
     """
     mode = 0o666 if others_write else 0o644
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w+b")
+    file = _open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w+b")
     try:
         with file:
             yield file
