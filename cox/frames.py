@@ -11,7 +11,7 @@ import pandas as pd
 
 from cox.errors import DamagedError
 from cox.schema import Column, Schema
-from cox.storage.columns import Array, TableData, decode_text, dtype_of, is_text
+from cox.storage.columns import Array, TableData, decode_text, dtype_of, has_inner_nul, is_text
 
 #: Columns that a frame may have each in a piece of memory of its own.
 _MOST_APART = 50
@@ -82,7 +82,7 @@ def series(column: Column, values: Array, missing: Array | None) -> Any:
 def text(values: Array, missing: Array | None = None) -> Any:
     """Texts as pandas should hold them: str objects, or UTF-8 bytes of a fixed width."""
     if values.dtype.kind == "S":
-        if _in_arrow() and not _has_inner_nul(values):
+        if _in_arrow() and not has_inner_nul(values):
             return _text_in_arrow(values, missing)
         values = decode_text(values)
     if missing is not None:
@@ -95,13 +95,6 @@ def text(values: Array, missing: Array | None = None) -> Any:
 def _in_arrow() -> bool:
     """Whether pandas keeps texts as Arrow does."""
     return bool(_TEXT != "object" and getattr(pd.Series(["text"]).dtype, "storage", "") == "pyarrow")
-
-
-def _has_inner_nul(values: Array) -> bool:
-    """Whether a text goes on behind a NUL, where Arrow takes it to be at its end."""
-    width = values.dtype.itemsize
-    cells = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), width) if width else None
-    return cells is not None and bool(((cells[:, :-1] == 0) & (cells[:, 1:] != 0)).any())
 
 
 def _text_in_arrow(values: Array, missing: Array | None) -> Any:

@@ -35,14 +35,14 @@ class RunParameters(Mapping[str, Any]):
     Args:
         cells: The columns of the first row of its metadata and its cells; None is missing.
         decode: Decodes a cell.
-        run: The run, for what is stored in files.
+        run: Tells where the run is, for what is stored in files.
     """
 
     def __init__(
         self,
         cells: Mapping[str, tuple[Column, Any]],
         decode: Callable[[Column, Any], Any] = lambda column, cell: cell,
-        run: layout.RunLayout | None = None,
+        run: Callable[[], layout.RunLayout] | None = None,
     ) -> None:
         self._cells, self._decode, self._run = cells, decode, run
         self._values: dict[str, Any] = {}
@@ -106,10 +106,13 @@ class RunParameters(Mapping[str, Any]):
             raise
         except Exception as error:  # noqa: BLE001 - code that rebuilds an object may raise anything
             reason = str(error) if isinstance(error, CoxError) else f"{type(error).__name__}: {error}"
-        return stand_in(column, cell, self._run, reason)
+        return stand_in(column, cell, self._layout(), reason)
 
     def _payload(self, cell: str) -> bytes | None:
-        return _payload(cell, self._run)
+        return _payload(cell, self._layout())
+
+    def _layout(self) -> layout.RunLayout | None:
+        return None if self._run is None else self._run()
 
 
 def stand_in(column: Column, cell: str, run: layout.RunLayout | None, reason: str) -> Unreadable:
@@ -204,7 +207,7 @@ def parameters(
     def decode(column: Column, cell: Any) -> Any:
         return decoded(column, cell, run, trust, table.name)
 
-    values = RunParameters(first_row(table, is_ranked=is_ranked), decode, run)
+    values = RunParameters(first_row(table, is_ranked=is_ranked), decode, lambda: run)
     return {name: value for name, value in values.items() if not isinstance(value, Unreadable)}
 
 

@@ -14,7 +14,7 @@ from cox.collection.parameters import EXP_ID
 from cox.collection.shapes import Shape
 from cox.extras import needed
 from cox.schema import FILE_KINDS, Column, Schema
-from cox.storage.columns import mask_of, values_of
+from cox.storage.columns import has_inner_nul, mask_of, values_of
 
 
 class Outgoing:
@@ -49,11 +49,17 @@ class Outgoing:
             return shapes.array_of_values(self._decoded(column), shape)
         self._count_files(column)
         part = self.block.part
+        narrow = part.values.get(name)
+        if narrow is not None and narrow.dtype.kind == "S" and shape == "str" and not has_inner_nul(narrow):
+            pa = needed("pyarrow", "parquet")
+            return pa.array(narrow, mask=mask_of(part, name)).cast(pa.string())
         return shapes.array_of_cells(values_of(part, column), mask_of(part, name), shape)
 
     def _shape(self, column: Column) -> Shape:
         if column.kind == "object":
             return shapes.of_values(self._decoded(column))
+        if column.kind != "int":  # only of an int do the values matter
+            return shapes.of_kind(column.kind)
         part = self.block.part
         return shapes.of_array(column.kind, values_of(part, column), mask_of(part, column.name))
 

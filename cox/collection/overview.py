@@ -55,7 +55,7 @@ def parameters(
                 if not (column == ranks.RANK and name in ranked):
                     cells[name][column.name] = column, cell
     return {
-        name: RunParameters(own, partial(decode, name), None if layout_of is None else layout_of(name))
+        name: RunParameters(own, partial(decode, name), layout_of and partial(layout_of, name))
         for name, own in cells.items()
     }
 

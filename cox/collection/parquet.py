@@ -185,7 +185,7 @@ class Dataset:
         self._write_file(
             dataset.staged(self._dest, file), to_arrow([rows], common.names(), common.shapes, called)
         )
-        kept = [column for column in block.schema if not _is_as_it_was(column, block, types)]
+        kept = [column for column in block.schema if not _is_as_it_was(column, rows, types)]
         if kept:
             arrays = {column.name: _as_it_was(column, block) for column in kept}
             self._write_file(self._meta / dataset.CELLS_DIR / file, self._arrow.table(arrays))
@@ -434,12 +434,11 @@ def _no_rows() -> Part:
     return Part(0, {})
 
 
-def _is_as_it_was(column: Column, block: Block, types: Mapping[str, str]) -> bool:
+def _is_as_it_was(column: Column, rows: Outgoing, types: Mapping[str, str]) -> bool:
     """Whether a column is in the file of all types as the runs had it."""
     if column.kind == "object" or column.name == EXP_ID:
         return False
-    shape = shapes.of_array(column.kind, values_of(block.part, column), mask_of(block.part, column.name))
-    return str(shapes.arrow_type(shape)) == types[column.name]
+    return str(shapes.arrow_type(rows.shape(column))) == types[column.name]
 
 
 def _as_it_was(column: Column, block: Block) -> Any:

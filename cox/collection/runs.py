@@ -24,7 +24,7 @@ from cox.errors import (
     warn,
 )
 from cox.metadata import METADATA, RunParameters, decoded
-from cox.schema import Column, Schema, describe_difference
+from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
 from cox.storage import layout
 from cox.trust import Trust
 
@@ -255,6 +255,8 @@ class Runs:
         trusts: dict[str, Trust] = {}
 
         def decode(name: str, column: Column, cell: Any) -> Any:
+            if column.kind not in OBJECT_KINDS:
+                return cell
             run = self.layout(name)
             if name not in trusts:
                 archive = self.archive(name)

@@ -162,6 +162,13 @@ def decode_text(array: Array) -> Array:
     return made
 
 
+def has_inner_nul(values: Array) -> bool:
+    """Whether a text goes on after a NUL, where Arrow takes it to end."""
+    width = values.dtype.itemsize
+    cells = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), width) if width else None
+    return cells is not None and bool(((cells[:, :-1] == 0) & (cells[:, 1:] != 0)).any())
+
+
 def part_from_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Part:
     """A part out of journalled rows.
 

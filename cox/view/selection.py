@@ -276,7 +276,7 @@ class Selection:
             return metadata.decoded(column, cell, run, Trust(run), self._table)
 
         first = metadata.first_row(rows, is_ranked=now.is_ranked)
-        return _Run(run, name, metadata.RunParameters(first, decode, run))
+        return _Run(run, name, metadata.RunParameters(first, decode, lambda: run))
 
     def _with_values(
         self, found: Iterable[_Run], params: Sequence[str]

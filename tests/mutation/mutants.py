@@ -484,6 +484,34 @@ MUTANTS = [
         "        if False:",
         f"{UNIT}/collection/test_cache.py::test_runs_of_a_lost_segment_are_read_again_each_for_itself",
     ),
+    Mutant(
+        "a run of a dataset is known by its place, not by its name",
+        "cox/collection/exported.py",
+        "        return self._add(run, fresh)",
+        "        return next(iter(self._manifest.runs), None) or self._add(run, fresh)",
+        f"{TROUBLES}/test_parquet_copies.py::test_runs_of_two_folders_with_one_name_stay_both",
+    ),
+    Mutant(
+        "cells that were converted are kept as they were",
+        "cox/collection/parquet.py",
+        "        kept = [column for column in block.schema if not _is_as_it_was(column, rows, types)]",
+        "        kept: list[Column] = []",
+        f"{TROUBLES}/test_parquet_copies.py::test_any_runs_in_any_steps_are_as_if_exported_at_once",
+    ),
+    Mutant(
+        "objects are compared by what is stored",
+        "cox/collection/parameters.py",
+        "    if isinstance(value, (Stored, Unreadable)):",
+        "    if False:",
+        f"{TROUBLES}/test_wrong_numbers.py::test_objects_are_not_compared_by_how_they_print",
+    ),
+    Mutant(
+        "the rows of ranks in an order of their own",
+        "cox/collection/ranks.py",
+        "        if not is_ranked.any():\n            yield block",
+        "        if True:\n            yield block",
+        f"{TROUBLES}/test_wrong_numbers.py::test_the_last_row_of_ranks_does_not_depend_on_who_closed_last",
+    ),
     # --- Strangers
     Mutant(
         "the allow-list of plain data",
