@@ -41,10 +41,13 @@ the same place, so that `except ValueError` in an old program goes on working::
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import sys
+import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 # `with` blocks of this package pass through contextlib
@@ -53,6 +56,24 @@ _NOT_THE_PROGRAM = (str(Path(__file__).parent), contextlib.__file__)
 
 class CoxError(Exception):
     """The base of every error that cox raises by itself."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the program's own lines and the error, without the inside of this package.
+
+        IPython asks for it. `%tb`'s post mortem and every other traceback are whole.
+        """
+        text = f"{type(self).__name__}: {self}"
+        frames = [
+            frame
+            for frame in traceback.extract_tb(self.__traceback__)
+            if not frame.filename.startswith(_NOT_THE_PROGRAM) and not _is_of_ipython(frame.filename)
+        ]
+        lines = [line.rstrip("\n") for entry in traceback.format_list(frames) for line in entry.splitlines()]
+        return [*(["Traceback (most recent call last):", *lines] if lines else []), text]
+
+
+def _is_of_ipython(path: str) -> bool:
+    return f"{os.sep}IPython{os.sep}" in path
 
 
 class RunNameError(CoxError, ValueError):
@@ -192,6 +213,37 @@ class StorageWarning(CoxWarning):
 
 class CollectionWarning(CoxWarning):
     """Something about a run in a collection that its reader should know."""
+
+
+_options: ContextVar[bool] = ContextVar("cox_options", default=False)
+
+
+@contextlib.contextmanager
+def as_options() -> Iterator[None]:
+    """Within the block, errors name the options of a command where they otherwise name Python's arguments."""
+    token = _options.set(True)
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+def argument(name: str, value: object = ...) -> str:
+    """An argument as whoever reads the error would write it: `by=…`, or `--by` on a command line.
+
+    Args:
+        name: The argument.
+        value: What was, or is to be, given; left out for any value.
+    """
+    if not _options.get():
+        return f"{name}=…" if value is ... else f"{name}={value!r}"
+    option = f"--{name.replace('_', '-')}"
+    return option if value is ... or value is True else f"{option} {value!r}"
+
+
+def in_python(text: str) -> str:
+    """A remedy that only a program has; nothing on a command line."""
+    return "" if _options.get() else text
 
 
 def did_you_mean(wanted: str, known: Iterable[str]) -> str:

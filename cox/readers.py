@@ -386,41 +386,47 @@ class CollectionReader:
     def plot(
         self,
         key: str,
-        x: str,
-        y: str,
+        x: str | None = None,
+        y: str | Sequence[str] = (),
         hue: str | None = None,
         over: str | Sequence[str] | None = None,
         band: str | None = "ci",
         *,
+        bins: int | None = None,
+        smooth: float = 0.0,
         log: str = "",
         title: str | None = None,
         mixed: bool = False,
-        ax: Axes | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
         path: Directory | None = None,
         exp_filter: ExpFilter | None = None,
         params: ParamFilter | None = None,
         where: str | None = None,
-    ) -> Axes:
+    ) -> Any:
         """Draw a line for each run, or the mean over some of them with a band around it.
 
         Args:
             key: The table.
-            x: The column along the axis.
-            y: The column to draw.
+            x: The column along the axis. None: step, global_step, iteration or epoch, whichever counts the
+                rows, or else the number of the row, which 'row' always is.
+            y: The column to draw; a list draws a panel for each.
             hue: The parameter, or column, that the lines are coloured by.
             over: The parameters, such as the seed, to average over.
             band: 'ci' for the 95 % confidence interval of the mean, 'sd', 'minmax', or None.
+            bins: Divide the axis into so many equal parts, and average each run's rows in them.
+            smooth: From 0 to below 1: smooth each run as TensorBoard does.
             log: Which axes are logarithmic: '', 'x', 'y' or 'xy'.
             title: What stands above.
             mixed: Whether to average runs that differ in other parameters, too.
-            ax: Where to draw; a new figure without one.
+            ax: Where to draw; a new figure without one. For a list of y, a list.
             path: A file to save to: .png, .pdf or .svg.
             exp_filter: As for `df`.
             params: As for `df`.
             where: As for `df`.
 
         Returns:
-            The Axes, of matplotlib. Lines of very many points are thinned so that no spike is lost.
+            The Axes, of matplotlib; for a list of y, a list of them. Lines of very many points are thinned so
+            that no spike is lost.
 
         Raises:
             CompareError: It cannot be drawn so; says why.
@@ -430,9 +436,16 @@ class CollectionReader:
             >>> reader.plot("results", x="step", y="loss", hue="lr", over="seed", path="loss.pdf")
         """
         from cox.collection import plotting
+        from cox.steps import ROW, STEP_COLUMNS
 
+        columns = [y] if isinstance(y, str) else list(y)
+        columns += [x] if x is not None and x != ROW else []
         rows, chosen = self._table(key).rows_and_params(
-            [x, y], where=where, exp_filter=exp_filter, params=params, hue=hue
+            columns,
+            where=where,
+            exp_filter=exp_filter,
+            params=params,
+            others=[*STEP_COLUMNS, *([hue] if hue else [])],
         )
         return plotting.plot(
             rows,
@@ -442,6 +455,8 @@ class CollectionReader:
             hue=hue,
             over=over,
             band=band,
+            bins=bins,
+            smooth=smooth,
             log=log,
             title=title,
             mixed=mixed,

@@ -6,13 +6,16 @@ and `runs` finds what they are about. Nothing is computed here: that is for the 
 
 from __future__ import annotations
 
+import errno
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
-from cox import __version__
+from cox import __version__, errors
 from cox.cli import terminal
 from cox.errors import CoxError, did_you_mean
 
@@ -43,6 +46,12 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 #: Commands that are the function of another name, or live elsewhere.
 _ELSEWHERE = {"tensorboard": ("cox.tensorboard_view", "main")}
+
+
+#: As a shell tells of a program that SIGPIPE ended.
+_SIGPIPE = 141
+#: What a full or broken output answers.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Commands(click.Group):
@@ -76,11 +85,19 @@ class Commands(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(widest), line) for name, line in commands.items()])
 
+    def make_context(self, *arguments: Any, **named: Any) -> click.Context:
+        """Read the arguments. Where they ask for help, that is printed here."""
+        terminal.open_streams()
+        with _errors_in_lines():
+            return super().make_context(*arguments, **named)
+
     def invoke(self, ctx: click.Context) -> object:
         """Call a command. What goes wrong is told in a line on stderr, without a traceback."""
         terminal.tolerate_any_encoding()
-        with terminal.warnings_in_lines(), _errors_in_lines():
-            return super().invoke(ctx)
+        with errors.as_options(), terminal.warnings_in_lines(), _errors_in_lines():
+            answer = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk is noticed here, and not when the interpreter ends
+            return answer
 
 
 @contextmanager
@@ -88,8 +105,14 @@ def _errors_in_lines() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # click ends silently
-    except (CoxError, OSError) as error:
+        terminal.silence()
+        raise SystemExit(_SIGPIPE) from None  # nobody reads on, as after `| head`
+    except OSError as error:
+        if not isinstance(error, CoxError) and error.filename is None and error.errno in _FULL:
+            terminal.silence()
+            raise click.ClickException(f"cannot write the output: {error.strerror}") from error
+        raise click.ClickException(terminal.sentence(error)) from error
+    except CoxError as error:
         raise click.ClickException(terminal.sentence(error)) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # as a shell tells of a program that SIGINT ended

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cox.cli import options, tables
 from cox.cli.runs import reader_at
-from cox.errors import CollectionWarning, ColumnNotFoundError, TableNotFoundError, did_you_mean
-from cox.steps import STEP_COLUMNS, candidates
-
-if TYPE_CHECKING:
-    from cox.readers import CollectionReader
 
 
 @click.command()
@@ -23,7 +17,11 @@ if TYPE_CHECKING:
 @click.argument("y")
 @options.path
 @click.option(
-    "-x", "x", metavar="COLUMN", help="Along the axis: by default step, global_step, iteration or epoch."
+    "-x",
+    "x",
+    metavar="COLUMN",
+    help="Along the axis: by default step, global_step, iteration or epoch, whichever counts the rows; or "
+    "else row, the number of the row.",
 )
 @click.option("--hue", metavar="PARAM", help="Colour lines by this parameter, or column.")
 @options.over
@@ -33,6 +31,16 @@ if TYPE_CHECKING:
     default="ci",
     show_default=True,
     help="What is shown around a mean.",
+)
+@click.option(
+    "--bins", type=click.IntRange(1), metavar="N", help="Average each run's rows in N parts of the axis."
+)
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    metavar="S",
+    help="Smooth each run as TensorBoard does: 0 not at all, 0.9 a lot.",
 )
 @click.option("--log", type=click.Choice(["x", "y", "xy"]), help="Which axes are logarithmic.")
 @click.option("--title", metavar="TEXT", help="Above the axes.")
@@ -56,6 +64,8 @@ def plot(
     hue: str | None,
     over: tuple[str, ...],
     band: str,
+    bins: int | None,
+    smooth: float,
     log: str | None,
     title: str | None,
     mixed: bool,
@@ -67,20 +77,25 @@ def plot(
 ) -> None:
     """Draw the column Y of TABLE: a line for each run, or the mean over some of them. Prints the file's path.
 
+    Y may be several columns, as in loss,acc, which makes a panel for each.
+
     \b
     Examples:
       cox plot results loss runs --hue lr --over seed --log y -o loss.pdf
       cox plot results acc runs --params "arch == 'resnet'"
     """  # noqa: D301
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which need not be installed here; a file needs none
     reader = reader_at(path, nested=nested)
     target = output if output is not None else Path(f"{_as_name(table)}-{_as_name(y)}.png")
     reader.plot(
         table,
-        x if x is not None else _step(reader, table, y),
-        y,
+        x,
+        y.split(",") if "," in y else y,
         hue=hue,
         over=list(over) or None,
         band=None if band == "none" else band,
+        bins=bins,
+        smooth=smooth,
         log=log or "",
         title=title,
         path=target,
@@ -97,25 +112,3 @@ def plot(
 def _as_name(text: str) -> str:
     """Text as part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", text)
-
-
-def _step(reader: CollectionReader, table: str, y: str) -> str:
-    """The column that counts steps.
-
-    Raises:
-        TableNotFoundError: There is no such table.
-        ColumnNotFoundError: It has no such column.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollectionWarning)  # the drawing warns of what concerns this table
-        found = reader.schemas
-    if table not in found:
-        hint = did_you_mean(table, found)
-        raise TableNotFoundError(f"no run has a table {table!r}; there are {sorted(found)}{hint}")
-    for name in candidates(found[table]):
-        if name != y:
-            return name
-    raise ColumnNotFoundError(
-        f"table {table!r} has none of {', '.join(STEP_COLUMNS)}: name the column along the axis with -x; "
-        f"there are {', '.join(found[table])}"
-    )

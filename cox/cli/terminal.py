@@ -6,6 +6,7 @@ passes through `printable`; what goes to a pipe or a file as data is left as it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -69,8 +70,28 @@ def note(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
+def open_streams() -> None:
+    """Open those standard streams that the caller closed, so that no file of a run takes their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor != number:
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def silence() -> None:
+    """Drop what stdout still holds and cannot write, of which the interpreter would complain at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+
+
 def tolerate_any_encoding() -> None:
-    """Have characters that the terminal's encoding lacks shown as escapes, instead of failing."""
+    """Show characters that the terminal's encoding lacks as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cox.collection.blocks import Block
 from cox.collection.parameters import EXP_ID, named_runs
-from cox.errors import ColumnNotFoundError, CompareError, PredicateError, did_you_mean
+from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, did_you_mean
 from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of
 from cox.storage.snapshot import widened
@@ -89,7 +89,7 @@ class Collected:
         if "str" in kinds and len(kinds) > 1:
             raise CompareError(
                 f"the column {name!r} of table {self.table!r} is not a number in all runs. "
-                f"{self._told_kinds(name)}; leave those runs out by exp_filter=… or params=…"
+                f"{self._told_kinds(name)}; leave those runs out by {argument('params')}"
             )
 
     def _mixed(self, names: Iterable[str]) -> list[str]:

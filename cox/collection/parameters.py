@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cox.errors import ColumnNotFoundError, CompareError, did_you_mean
+from cox.errors import ColumnNotFoundError, CompareError, argument, did_you_mean
 from cox.schema import shown
 from cox.unreadable import Unreadable
 
@@ -125,8 +125,9 @@ class Parameters:
         )
         raise CompareError(
             f"runs that differ in {told} would be averaged in the group {group} ({len(found)} of "
-            f"{len(groups)} groups are mixed). {_in_the_way(differing)}Add them to {apart}=… to tell "
-            "such runs apart, name them in over=… if they are what is averaged over, or pass mixed=True"
+            f"{len(groups)} groups are mixed). {_in_the_way(differing)}Add them to {argument(apart)} to tell "
+            f"such runs apart, name them in {argument('over')} if they are what is averaged over, or pass "
+            f"{argument('mixed', True)}"
         )
 
     def _differing(self, runs: Sequence[str], names: Sequence[str]) -> dict[str, list[tuple[Any, list[str]]]]:

@@ -1,6 +1,6 @@
 """A line plot of many runs, fit for a paper, as a pure function of frames.
 
-Nothing here smooths, and nothing is averaged that was not asked for. Long lines are thinned so that what
+Nothing is smoothed, binned or averaged that was not asked for. Long lines are thinned so that what
 is drawn covers the same pixels. No state of pyplot is touched outside of notebooks.
 
 A missing cell (None, pandas.NA) is no point of a line. NaN is one, where the line has a gap.
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cox import steps
 from cox.collection.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
 from cox.collection.statistics import Array, as_numbers, by_run, check_level, half_width
-from cox.errors import CompareError
+from cox.errors import CompareError, argument
 from cox.extras import needed
 from cox.storage import fs
 
@@ -59,6 +60,8 @@ class Line:
         y: Its values there; nan is a gap.
         low: The lower end of the band, of the same shape; None without a band.
         high: The upper end.
+        least: The least of the runs there, where a band ends whose lower end has no place on a logarithmic
+            axis.
         counts: The least and the greatest number of runs behind a point.
     """
 
@@ -68,33 +71,54 @@ class Line:
     y: Array
     low: Array | None = None
     high: Array | None = None
+    least: Array | None = None
     counts: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class _Across:
+    """What lies along the axis.
+
+    Attributes:
+        label: What it is called.
+        values: Of shape (nrows,), as float64.
+        missing: Which of them are missing, of the same shape.
+        whole: Whether all of them are whole numbers, by their type.
+    """
+
+    label: str
+    values: Array
+    missing: Array
+    whole: bool
 
 
 def plot(
     rows: pd.DataFrame,
     params: pd.DataFrame,
     *,
-    x: str,
-    y: str,
+    x: str | None = None,
+    y: str | Sequence[str],
     hue: str | None = None,
     over: str | Sequence[str] | None = None,
     band: str | None = "ci",
     level: float = 0.95,
+    bins: int | None = None,
+    smooth: float = 0.0,
     most_points: int = 2000,
     log: str = "",
     title: str | None = None,
     mixed: bool = False,
-    ax: Axes | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
     path: str | os.PathLike[str] | None = None,
-) -> Axes:
+) -> Any:
     """Draw a line for each run, or the mean over some of them.
 
     Args:
         rows: A table of all runs: column `exp_id`, and the rows of each run.
         params: A row for each run, with the run's name as index and a column for each parameter.
-        x: The column of `rows` along the axis; points are drawn in its order.
-        y: The column of `rows` to draw.
+        x: The column of `rows` along the axis; points are drawn in its order. None: the column that counts
+            steps (see `cox.steps`), or else the number of the row in its run, which 'row' always is.
+        y: The column of `rows` to draw; several draw a panel each.
         hue: The parameter, or else the column of `rows` ('exp_id' among them), that lines are coloured by.
         over: The parameters, such as the seed, to average over: one line for each hue, the mean of its runs
             at each x. A run that has no row at an x is interpolated linearly between its own neighbours,
@@ -104,18 +128,24 @@ def plot(
             side, 'minmax' for the range of the runs, or None. Where only one run is left, the first two
             end.
         level: The confidence level, between 0 and 1.
+        bins: Into how many equal parts to divide the axis; a line then has a point in each, the mean of its
+            rows there. None for every row.
+        smooth: How much of a point comes from those before it, from 0 to below 1: the exponential moving
+            average of TensorBoard, of each run before runs are averaged.
         most_points: About how many points of a line are drawn, see `thinned`. A line that comes with a band
             is given up to three times as many.
         log: The axes to be logarithmic: '', 'x', 'y' or 'xy'. What is not positive has no place there: rows
             with such an x are left out, and such a y is a gap.
         title: Above the axes.
         mixed: Whether to average runs that differ in other parameters as well.
-        ax: Where to draw; a new figure of 6 by 4 inches by default, wider if its legend stands outside.
+        ax: Where to draw, one for each of several y; a new figure of 6 by 4 inches by default, wider if its
+            legend stands outside, or for panels.
         path: Where to save the figure, as .png (150 dpi), .pdf or .svg. A failure leaves no half file.
 
     Returns:
-        The axes; `.figure` is theirs. A figure made here is none of pyplot's and needs no display and no
-        closing, except in a notebook with the inline backend, which shows it and closes it by itself.
+        The axes, as a list for a list of y; `.figure` is theirs. A figure made here is none of pyplot's and
+        needs no display and no closing, except in a notebook with the inline backend, which shows it and
+        closes it by itself.
 
     Raises:
         ColumnNotFoundError: No column or parameter of that name; names those there are.
@@ -124,24 +154,111 @@ def plot(
         MissingExtraError: matplotlib, seaborn or, for band='ci', scipy is not installed.
         StorageError: The figure cannot be saved.
     """
-    _check(band, level, most_points, log, path)
+    _check(band, level, most_points, log, path, bins, smooth)
     for package in ("matplotlib", "seaborn"):
         needed(package, "plot", "a plot")
     cells = Parameters(params)
     varying = cells.known(over)
     if hue in varying:
-        raise CompareError(f"{hue!r} is in hue=… and in over=…: runs are told apart by it, or averaged")
-    lines = list(_lines(rows, cells, x, y, hue, log))
-    if not any(np.isfinite(line.y).any() for line in lines):
-        raise CompareError(f"nothing to draw: no run has a number {y!r} at a number {x!r}{_where(log)}")
-    if varying:
-        lines = _averaged(lines, cells, hue, varying, band, level, mixed=mixed)
-    drawn = _new_axes() if ax is None else ax
-    _prepare(drawn, x, y, log, title)
-    _draw(drawn, lines, hue, most_points, own=ax is None, means=bool(varying), log_x="x" in log)
+        both = f"in {argument('hue')} and in {argument('over')}"
+        raise CompareError(f"{hue!r} is {both}: runs are told apart by it, or averaged")
+    across = _across(rows, x, y)
+    columns = [y] if isinstance(y, str) else list(y)
+    if not columns:
+        raise CompareError(f"{argument('y', y)}: name a column, or several")
+    panels = _panels(ax, len(columns))
+    bands = _Band(band, level) if varying else None
+    for i, (column, drawn) in enumerate(zip(columns, panels, strict=True)):
+        lines = list(_lines(rows, cells, across, column, hue, log))
+        if not any(np.isfinite(line.y).any() for line in lines):
+            raise CompareError(
+                f"nothing to draw: no run has a number {column!r} at a number {across.label!r}{_where(log)}"
+            )
+        lines = _evened(lines, bins, smooth, log_x="x" in log)
+        if varying:
+            lines = _averaged(lines, cells, hue, varying, band, level, mixed=mixed)
+        _prepare(drawn, across, column, log, title if i == 0 else None)
+        last = i == len(columns) - 1
+        _draw(drawn, lines, hue, most_points, own=ax is None, bands=bands, log=log, legend=last)
+        _ticks(drawn, across, rows[column], log)
     if path is not None:
-        _save(drawn, Path(path))
-    return drawn
+        _save(panels[0], Path(path))
+    return panels[0] if isinstance(y, str) else panels
+
+
+@dataclass(frozen=True)
+class _Band:
+    """What is drawn around a mean."""
+
+    kind: str | None
+    level: float
+
+    def __str__(self) -> str:
+        around = {
+            "ci": f"mean and {self.level * 100:g} % interval",
+            "sd": "mean ± standard deviation",
+            "minmax": "mean, least to greatest",
+            None: "mean",
+        }
+        return around[self.kind]
+
+
+def _across(rows: pd.DataFrame, x: str | None, y: str | Sequence[str]) -> _Across:
+    """The column along the axis, or the numbers of the rows."""
+    parts = list(by_run(rows, np.ones(len(rows), dtype=np.bool_)).values())
+    drawn = {y} if isinstance(y, str) else set(y)
+    for name in steps.candidates(map(str, rows.columns)) if x is None else ():
+        if name not in drawn:
+            values, missing = as_numbers(rows, name)
+            if steps.counts(values, steps.are_steps(values, missing), parts):
+                return _Across(name, values, missing, whole=True)
+    if x is None or (x == steps.ROW and x not in rows):
+        numbers = np.zeros(len(rows))
+        for positions in parts:
+            numbers[positions] = np.arange(len(positions))
+        return _Across(steps.ROW, numbers, np.zeros(len(rows), dtype=np.bool_), whole=True)
+    values, missing = as_numbers(rows, x)
+    return _Across(x, values, missing, whole=rows[x].dtype.kind in "iu")
+
+
+def _evened(lines: list[Line], bins: int | None, smooth: float, *, log_x: bool) -> list[Line]:
+    """The lines with a point in each bin, and smoothed, as far as that is asked for."""
+    if bins is not None:
+        places = [np.log10(line.x) if log_x else line.x for line in lines]
+        low = min((place[0] for place in places if len(place)), default=0.0)
+        high = max((place[-1] for place in places if len(place)), default=1.0)
+        lines = [
+            _binned(line, place, low, high, bins, log_x=log_x)
+            for line, place in zip(lines, places, strict=True)
+        ]
+    if smooth:
+        for line in lines:
+            line.y = smoothed(line.y, smooth)
+    return lines
+
+
+def _binned(line: Line, place: Array, low: float, high: float, bins: int, *, log_x: bool) -> Line:
+    number = np.minimum((place - low) / ((high - low) or 1.0) * bins, bins - 1).astype(np.intp)
+    known = np.isfinite(line.y)
+    count = np.bincount(number[known], minlength=bins)
+    with np.errstate(invalid="ignore"):  # bins without a row
+        means = np.bincount(number[known], weights=line.y[known], minlength=bins) / count
+    filled = np.flatnonzero(np.bincount(number, minlength=bins))
+    centres = low + (filled + 0.5) * (high - low) / bins
+    return Line(line.hue, line.runs, 10**centres if log_x else centres, means[filled])
+
+
+def smoothed(y: Array, smooth: float) -> Array:
+    """The exponential moving average of TensorBoard, without its pull towards zero at the beginning.
+
+    Args:
+        y: Of shape (points,); what is not finite is a gap, and stays one.
+        smooth: How much of a point comes from those before it, from 0 to below 1.
+    """
+    import pandas as pd
+
+    means = pd.Series(y).ewm(alpha=1 - smooth, adjust=True, ignore_na=True).mean().to_numpy()
+    return np.where(np.isfinite(y), means, np.nan)
 
 
 def thinned(x: Array, y: Array, most: int, *, log: bool = False) -> Array:
@@ -186,12 +303,22 @@ def thinned(x: Array, y: Array, most: int, *, log: bool = False) -> Array:
 
 
 def _check(
-    band: str | None, level: float, most_points: int, log: str, path: str | os.PathLike[str] | None
+    band: str | None,
+    level: float,
+    most_points: int,
+    log: str,
+    path: str | os.PathLike[str] | None,
+    bins: int | None,
+    smooth: float,
 ) -> None:
     if band not in BANDS:
-        raise CompareError(f"band={band!r}: there are {list(BANDS)}")
+        raise CompareError(f"{argument('band', band)}: there are {list(BANDS)}")
     if log not in ("", "x", "y", "xy"):
-        raise CompareError(f"log={log!r}: there are '', 'x', 'y' and 'xy'")
+        raise CompareError(f"{argument('log', log)}: there are '', 'x', 'y' and 'xy'")
+    if bins is not None and bins < 1:
+        raise CompareError(f"{argument('bins', bins)}: a line needs at least one part of the axis")
+    if not 0 <= smooth < 1:
+        raise CompareError(f"{argument('smooth', smooth)}: give a number from 0 to below 1, such as 0.6")
     if most_points < 4:
         raise CompareError(f"most_points={most_points!r}: a line needs at least 4")
     if path is not None and Path(path).suffix.lower() not in SUFFIXES:
@@ -200,10 +327,10 @@ def _check(
 
 
 def _lines(
-    rows: pd.DataFrame, cells: Parameters, x: str, y: str, hue: str | None, log: str
+    rows: pd.DataFrame, cells: Parameters, x: _Across, y: str, hue: str | None, log: str
 ) -> Iterator[Line]:
     """A line for each run, and for each of its hues if they are a column of the rows."""
-    across, no_x = as_numbers(rows, x)
+    across, no_x = x.values, x.missing
     up, no_y = as_numbers(rows, y)
     keep = ~no_x & ~no_y & np.isfinite(across)
     if "x" in log:
@@ -281,7 +408,7 @@ def _mean(lines: Sequence[Line], band: str | None, level: float) -> Line:
     grid = lines[0].x
     if any(not np.array_equal(line.x, grid) for line in lines[1:]):
         grid = np.unique(np.concatenate([line.x for line in lines]))
-    counts, means, lows, highs = [], [], [], []
+    counts, means, lows, highs, leasts = [], [], [], [], []
     for start in range(0, len(grid), _BLOCK):
         block = grid[start : start + _BLOCK]
         # at a point of the line's own this is its value, to the bit
@@ -291,11 +418,12 @@ def _mean(lines: Sequence[Line], band: str | None, level: float) -> Line:
         means.append(mean)
         lows.append(low)
         highs.append(high)
+        leasts.append(np.fmin.reduce(values))
     count = np.concatenate(counts)
     made = Line(lines[0].hue, [line.runs[0] for line in lines], grid, np.concatenate(means))
     made.counts = (int(count[count > 0].min(initial=len(lines))), int(count.max()))
     if band is not None:
-        made.low, made.high = np.concatenate(lows), np.concatenate(highs)
+        made.low, made.high, made.least = map(np.concatenate, (lows, highs, leasts))
     return made
 
 
@@ -316,26 +444,53 @@ def _moments(values: Array, band: str | None, level: float) -> tuple[Array, Arra
 # --- From lines to a picture
 
 
-def _new_axes() -> Any:
+def _panels(ax: Axes | Sequence[Axes] | None, count: int) -> list[Any]:
+    """The axes to draw on, one for each column."""
+    if ax is None:
+        return _new_axes(count)
+    given = list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(given) != count:
+        raise CompareError(f"{argument('ax')} has {len(given)} axes, for {count} columns to draw")
+    return given
+
+
+def _ticks(ax: Any, x: _Across, column: pd.Series[Any], log: str) -> None:
+    """Where all numbers are whole, the ticks are, too."""
+    from matplotlib.ticker import MaxNLocator
+
+    if x.whole and "x" not in log:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    if column.dtype.kind in "iu" and "y" not in log:
+        low, high = ax.get_ylim()
+        if high - low < 1:  # no two whole numbers
+            ax.set_ylim(math.floor(low), math.ceil(high) if math.ceil(high) > math.floor(low) else low + 1)
+        ax.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+
+
+def _new_axes(count: int) -> list[Any]:
     import matplotlib as mpl
 
+    columns = min(count, 3)
+    lines = math.ceil(count / columns)
+    size = SIZE if count == 1 else (4.2 * columns, 3.2 * lines)
     # only a notebook is asked for its backend: elsewhere the question itself would choose one
     if "IPython" in sys.modules and "inline" in mpl.get_backend():
         from matplotlib import pyplot as plt
 
-        return plt.subplots(figsize=SIZE, layout="constrained")[1]
+        figure: Any = plt.figure(figsize=size, layout="constrained")
+        return [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
 
 
-def _prepare(ax: Any, x: str, y: str, log: str, title: str | None) -> None:
+def _prepare(ax: Any, x: _Across, y: str, log: str, title: str | None) -> None:
     import seaborn as sns
 
-    ax.set_xlabel(_told(x, 60))
+    ax.set_xlabel(_told(x.label, 60))
     ax.set_ylabel(_told(y, 45))
     ax.set_xscale("log" if "x" in log else "linear")
     ax.set_yscale("log" if "y" in log else "linear")
@@ -348,36 +503,61 @@ def _prepare(ax: Any, x: str, y: str, log: str, title: str | None) -> None:
 
 
 def _draw(
-    ax: Any, lines: Sequence[Line], hue: str | None, most: int, *, own: bool, means: bool, log_x: bool
+    ax: Any,
+    lines: Sequence[Line],
+    hue: str | None,
+    most: int,
+    *,
+    own: bool,
+    bands: _Band | None,
+    log: str,
+    legend: bool,
 ) -> None:
     values = sorted({identity(line.hue): line.hue for line in lines}.values(), key=order)
     scale = _scale(values)
     looks = _looks(values, scale)
     points = 0
-    weight = _weight(len(lines), means=means)
+    weight = _weight(len(lines), means=bands is not None)
     for line in lines:
-        points += _draw_line(ax, line, looks[identity(line.hue)], weight, most, log_x)
+        points += _draw_line(ax, line, looks[identity(line.hue)], weight, most, log)
+    if not legend:
+        return
     if scale is not None:
         ax.figure.colorbar(scale, ax=ax, label=_told(str(hue), 45))
+        if bands is not None:
+            _note(ax, str(bands))
     elif hue is not None and len(values) > MOST_NAMED:
         note = f"{len(lines)} lines, {len(values)} values of {_told(hue)}"
-        ax.set_title(note, loc="right", fontsize="x-small", color="0.4")
-    elif hue is not None or means:
+        _note(ax, note if bands is None else f"{note}; {bands}")
+    elif hue is not None or bands is not None:
         names = {identity(value): "" if hue is None else _text(value) for value in values}
-        if means:
+        if bands is not None:
             names = {identity(line.hue): _counted(names[identity(line.hue)], line) for line in lines}
-        _legend(ax, names, looks, hue, outside=points > _CROWDED, own=own)
+        titles = [_told(hue)] if hue is not None else []
+        titles += [str(bands)] if bands is not None else []
+        _legend(ax, names, looks, "\n".join(titles), outside=points > _CROWDED, own=own)
+
+
+def _note(ax: Any, text: str) -> None:
+    ax.set_title(text, loc="right", fontsize="x-small", color="0.4")
 
 
 def _draw_line(
-    ax: Any, line: Line, look: Mapping[str, Any], weight: Mapping[str, float], most: int, log_x: bool
+    ax: Any,
+    line: Line,
+    look: Mapping[str, Any],
+    weight: Mapping[str, float],
+    most: int,
+    log: str,
 ) -> int:
     """Returns the number of points drawn."""
-    drawn = thinned(line.x, line.y, most, log=log_x)
+    drawn = thinned(line.x, line.y, most, log="x" in log)
     if line.low is not None and line.high is not None:
-        ends = [thinned(line.x, end, most, log=log_x) for end in (line.low, line.high)]
+        ends = [thinned(line.x, end, most, log="x" in log) for end in (line.low, line.high)]
         drawn = np.unique(np.concatenate([drawn, *ends]))
         low, high = line.low[drawn], line.high[drawn]
+        if "y" in log and line.least is not None:
+            low = np.where(low <= 0, line.least[drawn], low)
         ax.fill_between(line.x[drawn], low, high, color=look["color"], alpha=0.2, linewidth=0)
     x, y = line.x[drawn], line.y[drawn]
     ax.plot(x, y, **look, **weight)
@@ -433,7 +613,7 @@ def _legend(
     ax: Any,
     names: Mapping[Hashable, str],
     looks: Mapping[Hashable, Mapping[str, Any]],
-    hue: str | None,
+    title: str,
     *,
     outside: bool,
     own: bool,
@@ -444,7 +624,7 @@ def _legend(
     options: dict[str, Any] = {
         "handles": [Line2D([], [], linewidth=1.8, **looks[key]) for key in names],
         "labels": list(names.values()),
-        "title": None if hue is None else _told(hue),
+        "title": title,
         "fontsize": "x-small" if many else "small",
         "title_fontsize": "small",
         "frameon": not (many or outside),
@@ -478,7 +658,7 @@ def _told(text: str, most: int = _LONGEST_NAME) -> str:
 
 
 def _where(log: str) -> str:
-    return f" that is positive, as log={log!r} needs it" if log else ""
+    return f" that is positive, as {argument('log', log)} needs it" if log else ""
 
 
 def _save(ax: Any, path: Path) -> None:

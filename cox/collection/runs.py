@@ -20,6 +20,7 @@ from cox.errors import (
     PredicateError,
     RunNotFoundError,
     TableNotFoundError,
+    argument,
     did_you_mean,
     warn,
 )
@@ -241,7 +242,7 @@ class Runs:
         """
         if names or not self.names:
             return
-        asked = [f"params={params!r}"] if params is not None else []
+        asked = [argument("params", params)] if params is not None else []
         asked += ["exp_filter"] if exp_filter is not None else []
         told = f"none of {len(self)} runs passes {' and '.join(asked)}"
         if params is not None and not callable(params):

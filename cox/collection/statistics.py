@@ -28,7 +28,7 @@ from cox.collection.parameters import (
     not_found,
     uncovered,
 )
-from cox.errors import CompareError
+from cox.errors import CompareError, argument
 from cox.extras import needed
 
 if TYPE_CHECKING:
@@ -252,7 +252,9 @@ def half_width(n: Any, std: Any, level: float) -> Any:
 def check_level(level: float) -> None:
     """Raise CompareError for a confidence level that is none."""
     if not 0 < level < 1:
-        raise CompareError(f"level={level!r}: a confidence level lies between 0 and 1, such as 0.95")
+        raise CompareError(
+            f"{argument('level', level)}: a confidence level lies between 0 and 1, such as 0.95"
+        )
 
 
 # --- Inside
@@ -264,9 +266,12 @@ _Method: TypeAlias = Callable[[Array, float, float], tuple[float, float]]
 def _check(grouping: Sequence[str], varying: Sequence[str], interval: str, level: float) -> None:
     both = sorted(set(grouping) & set(varying))
     if both:
-        raise CompareError(f"{both} are in by=… and in over=…: runs are told apart by them, or averaged")
+        raise CompareError(
+            f"{both} are in {argument('by')} and in {argument('over')}: runs are told apart by them, "
+            "or averaged"
+        )
     if interval not in INTERVALS:
-        raise CompareError(f"interval={interval!r}: there are {list(INTERVALS)}")
+        raise CompareError(f"{argument('interval', interval)}: there are {list(INTERVALS)}")
     check_level(level)
 
 
@@ -277,7 +282,7 @@ def _reduced(
     import pandas as pd
 
     if isinstance(reduce, str) and reduce not in _REDUCTIONS:
-        raise CompareError(f"reduce={reduce!r}: there are {list(_REDUCTIONS)}, or pass a function")
+        raise CompareError(f"{argument('reduce', reduce)}: there are {list(_REDUCTIONS)}, or pass a function")
     values, missing = as_numbers(rows, metric)
     found, with_nan = {}, []
     for run, positions in by_run(rows, ~missing).items():
@@ -291,7 +296,9 @@ def _reduced(
         try:
             found[run] = float(number)
         except (TypeError, ValueError) as error:
-            raise CompareError(f"reduce={reduce!r} gave no number for run {run}, but {number!r}") from error
+            raise CompareError(
+                f"{argument('reduce', reduce)} gave no number for run {run}, but {number!r}"
+            ) from error
     if not found:
         raise CompareError(f"no run has a value of {metric!r}: {len(rows)} rows were looked at")
     return found, sorted(with_nan)

@@ -119,9 +119,9 @@ class Table:
         where: str | None,
         exp_filter: ExpFilter | None,
         params: ParamFilter | None,
-        hue: str | None = None,
+        others: Sequence[str] = (),
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The rows, in no more than these columns if there are such, and the parameters of the runs.
+        """The rows, in no more than these columns and those of the others that there are, and the parameters.
 
         Objects in these columns are decoded, the parameters are as `comparable` gives them, and the rows of
         ranks are in order.
@@ -130,9 +130,10 @@ class Table:
             CompareError: One of `columns` is text in some runs, and a number in others; names those.
         """
         chosen = self._runs.chosen(exp_filter, params)
+        self._runs.refuse_none(chosen, exp_filter, params)
         found = self.rows(where=where, exp_filter=set(chosen).__contains__, ordered=True)
         if all(name in found.schema for name in columns):
-            wanted = {*columns, hue}
+            wanted = {*columns, *others}
             found.schema = Schema(column for column in found.schema if column.name in wanted)
         for name in columns:
             found.refuse_text_beside_numbers(name)

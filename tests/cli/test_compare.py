@@ -115,11 +115,38 @@ def test_plot(sweep: Path, call: Call, tmp_path: Path, monkeypatch: pytest.Monke
     assert target.read_bytes().startswith(b"%PDF")
 
 
-def test_plot_needs_steps(sweep: Path, call: Call) -> None:
-    wrong = call("plot", "metadata", "lr", sweep, status=1).stderr
-    assert "has none of step, global_step, iteration, epoch" in wrong
-    assert "lr, seed, arch, size" in wrong
+def test_a_table_without_steps_is_plotted_by_row(sweep: Path, call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("seaborn")
+    target = tmp_path / "x.svg"
+    call("plot", "metadata", "lr", sweep, "-o", target)
+    assert "<!-- row -->" in target.read_text()
+    call("plot", "results", "loss", sweep, "-x", "row", "-o", target)
+    assert "<!-- row -->" in target.read_text()
+    call("plot", "results", "loss,acc", sweep, "--bins", 2, "--smooth", 0.5, "-o", target)
+    assert {"<!-- step -->", "<!-- loss -->", "<!-- acc -->"} <= set(
+        target.read_text().replace("    ", "").split("\n")
+    )
     assert "did you mean 'results'?" in call("plot", "result", "lr", sweep, status=1).stderr
+
+
+def test_errors_name_the_options_that_are_typed(sweep: Path, call: Call) -> None:
+    pytest.importorskip("seaborn")
+    mixed = call("compare", "results", "loss", sweep, "--over", "seed", status=1).stderr
+    assert all(option in mixed for option in ("--by", "--over", "--mixed"))
+    none = call("plot", "results", "loss", sweep, "--params", "lr < 0", status=1).stderr
+    assert "passes --params 'lr < 0'; the values there are: lr: 0.1 (2 runs), 0.5 (2 runs)" in none
+    both = call("compare", "results", "loss", sweep, "--by", "lr", "--over", "lr", status=1).stderr
+    assert "in --by and in --over" in both
+    for text in (mixed, none, both):
+        assert not set(text) & {"=…"} and "=True" not in text and "exp_filter" not in text
+    with pytest.raises(cox.errors.CompareError, match=r"by=….*over=….*mixed=True"):
+        cox.CollectionReader(sweep).compare("results", "loss", over="seed")
+
+
+def test_runs_that_differ_are_not_said_to_have_the_same_parameters(sweep: Path, call: Call) -> None:
+    log_run(sweep, "c0", 0.1, 0, arch="vgg")
+    done = call("compare", "results", "loss", sweep, "--by", "lr", "--over", "seed", "--mixed")
+    assert not done.stderr
 
 
 def test_export(sweep: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

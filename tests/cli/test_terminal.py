@@ -23,6 +23,7 @@ from cox.display.grid import DECORATION, PINNED, Column, Grid
 from cox.display.text import cut, width
 from cox.errors import RunNameError, RunNotFoundError
 from tests.cli.conftest import Call
+from tests.conftest import ROOT
 
 WIDTHS = (40, 60, 80, 120, 200)
 LONG = "imagenet_resnet50_bs256_lr0.1_wd1e-4_augmix_seed{}"
@@ -220,3 +221,40 @@ def test_cutting_counts_wide_characters() -> None:
     assert cut("日本語日本語", 6, "both") == "日…本語" or width(cut("日本語日本語", 6, "both")) <= 6
     assert cut("abcdef", 4, "end") == "…def"
     assert [cut("abc", columns) for columns in (0, 1, 2, 3)] == ["", "…", "a…", "abc"]
+
+
+# --- Outputs that are closed or full
+
+
+COMMANDS = (
+    "--help",
+    "ls --help",
+    "ls .",
+    "ls . --json",
+    "df results",
+    "show a0",
+    "tail a0 results",
+    "diff a0 b0",
+    "verify .",
+    "cache .",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_outputs_that_are_closed_or_full_end_quietly(sweep: Path, command: str) -> None:
+    def shell(redirection: str) -> tuple[int, str]:
+        line = f"set -o pipefail; {{ {sys.executable} -m cox.cli {command} {redirection}; }}"
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=sweep,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    assert shell(">&-") == (0, "")
+    assert shell(">/dev/full") == (1, "Error: cannot write the output: No space left on device\n")
+    assert shell("| head -0") in ((141, ""), (0, ""))  # it may have ended before the pipe was closed
+    assert shell("2>&- >/dev/null") == (0, "")

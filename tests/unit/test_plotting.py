@@ -507,3 +507,80 @@ def test_without_a_package_the_extra_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'cox\[{extra}\]'"):
         plot(*seeds, x="step", y="loss", hue="opt", over="seed")
+
+
+# --- Along the axis; bins and smoothing; panels
+
+
+def test_without_x_the_column_that_counts_or_the_row() -> None:
+    rows = table(a=([0, 10, 20], [1.0, 2.0, 3.0]))
+    ax = plot(rows, params(a={}), y="loss")
+    assert (ax.get_xlabel(), points(ax.lines[0])[0]) == ("step", [0, 10, 20])
+    rows["step"] = [0, 0, 1]  # a number that repeats counts no rows
+    ax = plot(rows, params(a={}), y="loss")
+    assert (ax.get_xlabel(), points(ax.lines[0])[0]) == ("row", [0, 1, 2])
+    assert plot(rows, params(a={}), x="row", y="loss").get_xlabel() == "row"
+
+
+def test_ticks_of_whole_numbers_are_whole() -> None:
+    rows = table(a=([0, 1, 2], [5, 5, 5]))
+    ax = plot(rows, params(a={}), y="loss")
+    save(ax)
+    assert all(tick == int(tick) for axis in (ax.xaxis, ax.yaxis) for tick in axis.get_ticklocs())
+
+
+def test_bins_average_each_run() -> None:
+    rows = table(a=(range(4), [0.0, 2.0, 10.0, 20.0]))
+    ax = plot(rows, params(a={}), y="loss", bins=2)
+    assert points(ax.lines[0]) == [[0.75, 2.25], [1.0, 15.0]]
+    ax = plot(table(a=([1, 10, 100, 1000], [1.0, 3.0, 5.0, 7.0])), params(a={}), y="loss", bins=2, log="x")
+    assert points(ax.lines[0])[1] == [2.0, 6.0]
+    with pytest.raises(CompareError, match="bins=0"):
+        plot(rows, params(a={}), y="loss", bins=0)
+
+
+def test_smoothing_is_that_of_tensorboard() -> None:
+    values = [1.0, 3.0, math.nan, 2.0]
+    ax = plot(table(a=(range(4), values)), params(a={}), y="loss", smooth=0.5)
+    last, weight, expected = 0.0, 0.0, []
+    for value in values:
+        if not math.isnan(value):
+            last, weight = 0.5 * last + 0.5 * value, 0.5 * weight + 0.5
+        expected.append(value if math.isnan(value) else last / weight)
+    np.testing.assert_allclose(points(ax.lines[0])[1], expected)
+    with pytest.raises(CompareError, match="smooth=1"):
+        plot(table(a=([0], [1.0])), params(a={}), y="loss", smooth=1)
+
+
+def test_a_band_does_not_fall_off_a_logarithmic_axis() -> None:
+    rows = table(a=([0, 1], [1e-3, 1e-3]), b=([0, 1], [1.0, 1.0]))
+    ax = plot(rows, params(a={"seed": 0}, b={"seed": 1}), y="loss", over="seed", log="y")
+    assert band(ax)[:, 1].min() == 1e-3  # the interval begins below 0: the least of the runs is its end
+
+
+def test_several_columns_have_a_panel_each() -> None:
+    rows = table(a=([0, 1], [1.0, 2.0]))
+    rows["acc"] = rows["loss"] / 2
+    axes = plot(rows, params(a={}), y=["loss", "acc"])
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "acc"]
+    assert axes[0].figure is axes[1].figure
+    assert plot(rows, params(a={}), y=["loss", "acc"], ax=axes) == axes
+    for wrong in ({"y": []}, {"y": ["loss", "acc"], "ax": axes[0]}):
+        with pytest.raises(CompareError, match="y=|ax=… has 1 axes, for 2"):
+            plot(rows, params(a={}), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("ci", "mean and 95 % interval"),
+        ("sd", "mean ± standard deviation"),
+        ("minmax", "mean, least to greatest"),
+        (None, "mean"),
+    ],
+)
+def test_the_legend_says_what_the_band_is(
+    seeds: tuple[pd.DataFrame, pd.DataFrame], kind: str | None, told: str
+) -> None:
+    ax = plot(*seeds, y="loss", hue="opt", over="seed", band=kind)
+    assert ax.get_legend().get_title().get_text() == f"opt\n{told}"
