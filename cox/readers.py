@@ -128,7 +128,7 @@ class CollectionReader:
     def __repr__(self) -> str:
         folders = self.source.folders
         where = os.path.relpath(folders[0]) if len(folders) == 1 else f"{len(folders)} folders"
-        return f"<CollectionReader {min(where, folders[0], key=len)}: {len(self):,} runs>"
+        return f"<CollectionReader {min(where, folders[0], key=len)!r}: {len(self):,} runs>"
 
     def __len__(self) -> int:
         return len(self.source)
