@@ -19,6 +19,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     ├── CompareError          (ValueError)         runs that cannot be compared as asked
     ├── ExportError           (ValueError)         a place that rows cannot be exported to
     ├── CopyError             (ValueError)         a place that a run cannot be copied to
+    ├── ParametersError       (ValueError)         parameters other than those that the run has
     ├── RewindError           (ValueError)         a rewind to a place that does not exist
     ├── ViewError             (ValueError)         runs that cannot be shown in TensorBoard as asked
     ├── StorageError          (OSError)            the file system refused a write
@@ -33,6 +34,7 @@ the same place, so that `except ValueError` in an old program goes on working::
     CoxWarning (UserWarning)
     ├── LossyConversionWarning    a value lost something on its way into its column
     ├── PendingRowWarning         a store was closed with a row that was never flushed
+    ├── RepeatedMetadataWarning   a resumed script logged other metadata than the run has
     ├── DamageWarning             something of a run could not be read; the rest was
     ├── StorageWarning            the file system refused a row, and on_error='warn' goes on without it
     └── CollectionWarning         a run was left out, or runs disagree about a table
@@ -143,6 +145,10 @@ class CopyError(CoxError, ValueError):
     """A run cannot be copied to such a place."""
 
 
+class ParametersError(CoxError, ValueError):
+    """Parameters that cannot be logged, or that are other than those the run has."""
+
+
 class RewindError(CoxError, ValueError):
     """A rewind to a place that the table does not have."""
 
@@ -201,6 +207,10 @@ class LossyConversionWarning(CoxWarning):
 
 class PendingRowWarning(CoxWarning):
     """A store was closed while a table had a row that was never flushed."""
+
+
+class RepeatedMetadataWarning(CoxWarning):
+    """A resumed script logged other metadata than the run has."""
 
 
 class DamageWarning(CoxWarning):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cox.storage.columns import TableData
 
 #: The table, unless told otherwise.
-METADATA = "metadata"
+METADATA = layout.METADATA_TABLE
 #: Of `cox.utils.Parameters` a schema makes one column of this name, which holds all of them.
 _ALL_IN_ONE = "params"
 #: How many values of a parameter a message tells.

@@ -76,8 +76,9 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
             originals = Originals(run)
             if whats & _IN_TABLES:
                 _repair_rows(run, done, originals)
-            if "state" in whats:
-                originals.take(run.run_file)
+            for finding in before.findings:
+                if finding.what == "state":
+                    originals.take(run.root / finding.file)
             if "tensorboard" in whats:
                 _repair_events(run, originals)
             done.originals = originals.directory

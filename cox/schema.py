@@ -6,6 +6,7 @@ No I/O and no heavy import: numpy scalars, arrays and torch tensors are recognis
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -288,6 +289,28 @@ def is_missing(value: Any, kind: str) -> bool:
         "float",
     )
     return kind != "float" and is_float and bool(value != value)
+
+
+def as_number(value: Any) -> int | float | None:
+    """A number as Python's own, an int where it is whole; None if the value is not a finite number.
+
+    Args:
+        value: Numbers of Python, numpy and torch, arrays and tensors of one element too.
+    """
+    try:
+        plain = _one(value)
+        if isinstance(plain, (bool, str, bytes)):
+            return None
+        number = float(plain)
+        return int(plain) if number.is_integer() else number if math.isfinite(number) else None
+    except Exception:  # noqa: BLE001 - an array of several elements, or whatever else has an `item`
+        return None
+
+
+def as_count(value: Any) -> int | None:
+    """A number of rows or of a process, 0 or more, as Python's int; None if the value is not one."""
+    number = as_number(value)
+    return number if isinstance(number, int) and number >= 0 else None
 
 
 def _unwrap_optional(given: Any) -> tuple[Any, bool]:

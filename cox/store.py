@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ from cox.errors import (
     ClosedError,
     CoxError,
     CoxWarning,
+    ParametersError,
     PendingRowWarning,
     ReadOnlyError,
     RowError,
@@ -39,7 +41,7 @@ from cox.errors import (
     TableNotFoundError,
     warn,
 )
-from cox.schema import OBJECT, OBJECT_KINDS, PICKLE, PYTORCH_STATE, Schema
+from cox.schema import OBJECT, OBJECT_KINDS, PICKLE, PYTORCH_STATE, Schema, as_count, as_number
 from cox.storage import empty, fs, layout, runinfo
 from cox.storage.writer import RunWriter, open_writer, release
 from cox.table import Table
@@ -59,6 +61,7 @@ from cox.utils import (  # where scripts written for upstream find them, too
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
+    from cox.schema import Column
     from cox.storage.columns import TableData
     from cox.storage.snapshot import Snapshot
 
@@ -151,7 +154,7 @@ class Store:
     ) -> None:
         self._writer: RunWriter | None = None
         self._closed = False
-        _check_options(mode, rank, sync, on_error)
+        rank = _check_options(mode, rank, sync, on_error)
         folder = layout.absolute(storage_folder)
         if exp_id is None and mode == "r":
             raise RunNameError(f"mode='r' needs an exp_id: which run of {folder} is to be read?")
@@ -187,7 +190,7 @@ class Store:
                 adopt(run, self._writer.run_id)
         except OSError as error:
             if made and not isinstance(error, RunInUseError):
-                _remove_unused(run)
+                _remove_unused(run, rank)
             if isinstance(error, CoxError):
                 raise
             raise fs.refused(error, "cannot make the run", error.filename or self.path) from error
@@ -321,25 +324,32 @@ class Store:
         table_name: str,
         nrows: int | None = None,
         *,
-        step: int | None = None,
+        step: float | None = None,
         column: str = "step",
+        others: bool = True,
         purge_tensorboard: bool = True,
     ) -> None:
         """Drop a table's later rows, to go on from a checkpoint after a preemption.
 
         Args:
             table_name: The table.
-            nrows: Keep this many rows (of this process's own, where several write the run).
-            step: Keep the rows before the first whose `column` is this or more: the step that will be
-                logged next.
+            nrows: Keep this many rows of those that this process has written, as this rank or as the sole
+                writer; the rows of others stay.
+            step: Drop the rows from the first on whose `column` is this or more: the step that will be logged
+                next. That goes for this process's rows and, see `others`, for those of an earlier attempt.
             column: The column that counts steps.
+            others: Whether to drop those of writers who are not at it now, and were not since this attempt
+                began: of a sole writer where ranks go on, of all ranks where a sole writer does, and of ranks
+                that have not come back yet or never will. Pass False where each rank works on its own.
             purge_tensorboard: Whether TensorBoard is to forget the points from there on as well: from that
                 row on, wherever it stands, or, in a directory with other curves than those of tables' rows,
                 from `step` on. Its slower loader forgets those of all tags of a directory; pass False for a
                 table that counts otherwise.
 
+        A kill in the middle leaves the rows of each writer as they were, or rewound.
+
         Raises:
-            RewindError: The table has not so many rows, or no such column.
+            RewindError: The table has not so many rows, or no such column, or this is not a number.
             StorageError: The file system refused something.
         """
         table = self.get_table(table_name)
@@ -350,9 +360,10 @@ class Store:
             for name, each in self._tables.items()
             for column_name in each.schema
         }
-        left = table.rewind(nrows, step=step, column=column)
+        left = table.rewind(nrows, step=step, column=column, others=others)
         if purge_tensorboard:
-            self._curves.rewind(sent, table_name, left, step, tags)
+            first = None if step is None else math.ceil(as_number(step) or 0)
+            self._curves.rewind(sent, table_name, left, first, tags)
 
     # --- TensorBoard
 
@@ -406,6 +417,62 @@ class Store:
         at = None if step is None else whole_step(step)
         with table._tolerating(), table._prepared(update_dict) as cells:
             self._curves.add_row(table_name, table.nrows, update_dict, cells, summary_type, at)
+
+    def log_params(self, params: Any) -> None:
+        """Log the parameters of the run: one row of its table `metadata`, whose columns they become.
+
+        A script that is started again logs the same parameters once more, which changes nothing. Of several
+        ranks, rank 0 logs them, and the others write nothing.
+
+        Args:
+            params: Names to values: a mapping, a Namespace, a dataclass, or a configuration of pydantic,
+                OmegaConf or ml_collections. Nested ones get names with dots: `model.width`.
+
+        Raises:
+            ParametersError: The run has other parameters, or these are not names and values.
+
+        Example:
+            >>> store.log_params({"lr": 0.1, "model": {"width": 64}})
+        """
+        from cox.params import flat
+
+        values = flat(params)
+        writer = self._writing()
+        if self._rank:
+            return
+        with writer.lock:
+            first = self._first_metadata()
+            if first is None:
+                self.add_table(layout.METADATA_TABLE, schema_from_dict(values)).append_row(values)
+            else:
+                self._check_parameters(first, values)
+
+    def _check_parameters(self, first: Mapping[str, tuple[Column, Any]], values: Mapping[str, Any]) -> None:
+        """Refuse parameters other than those that the run has."""
+        from cox import metadata, repeats
+
+        table = self._tables[layout.METADATA_TABLE]
+        changes = repeats.parameter_changes(
+            first,
+            values,
+            encode=lambda name, value: table._cells({name: value})[name],
+            decode=lambda column, cell: metadata.decoded(
+                column, cell, self._run, self._trust, layout.METADATA_TABLE
+            ),
+        )
+        if changes:
+            raise ParametersError(
+                f"run {self.path} has other parameters: {'; '.join(changes)}; go on with those of the run, "
+                "all in one call, or begin a run of another name"
+            )
+
+    def _first_metadata(self) -> dict[str, tuple[Column, Any]] | None:
+        """The columns and cells of the run's parameters; None if it has none yet."""
+        from cox import metadata
+
+        now = self._snapshot(tables=[layout.METADATA_TABLE])
+        table = now.tables.get(layout.METADATA_TABLE)
+        return metadata.first_row(table, is_ranked=now.is_ranked) if table and table.nrows else None
 
     def log_hparams(
         self,
@@ -609,6 +676,7 @@ class Store:
         with writer.lock:
             writer.check_usable()
             writer.check_place()
+            writer.begin_session()
             yield
 
     def _give_up_row(self, table: str, error: StorageError) -> None:
@@ -664,18 +732,21 @@ class Store:
         return Place(table, columns, f"table {table!r} of run {self.path}")
 
 
-def _check_options(mode: str, rank: int | None, sync: str | None, on_error: str) -> None:
+def _check_options(mode: str, rank: Any, sync: str | None, on_error: str) -> int | None:
+    """Refuse what is not an option. Returns the rank as Python's int."""
     if mode not in ("a", "r", "w"):
         raise ValueError(f"mode={mode!r}: choose 'a' to write, 'w' to begin anew, 'r' to read")
-    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 0):
+    number = None if rank is None else as_count(rank)
+    if rank is not None and number is None:
         raise ValueError(f"rank={rank!r}: give this process's number, 0 or more")
     if sync not in (None, "row"):
         raise ValueError(f"sync={sync!r}: choose 'row', or None for the default")
     if on_error not in ("raise", "warn"):
         raise ValueError(f"on_error={on_error!r}: choose 'raise', or 'warn' to go on without what is refused")
+    return number
 
 
-def _remove_unused(run: layout.RunLayout) -> None:
+def _remove_unused(run: layout.RunLayout, rank: int | None) -> None:
     """Remove a run directory that could not be made whole, if there is nothing in it that anybody wrote."""
     known = {layout.STORE_FILE, layout.RUN_FILE, layout.FOLD_LOCK}
     with contextlib.suppress(OSError):
@@ -683,6 +754,7 @@ def _remove_unused(run: layout.RunLayout) -> None:
         unused = all(
             path.name in known
             or path.parent == run.claims_dir
+            or path == run.sessions_file(layout.writer_name(rank))
             or path.suffix == layout.HELD_SUFFIX
             or path.name.startswith(layout.TEMPORARY_PREFIX)
             for path in files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,12 +14,13 @@ from cox.errors import (
     CoxError,
     LossyConversionWarning,
     ReadOnlyError,
+    RepeatedMetadataWarning,
     RewindError,
     RowError,
     StorageError,
     warn,
 )
-from cox.schema import FILE_KINDS, Column, Schema, as_mapping, convert, shown, type_name
+from cox.schema import FILE_KINDS, Column, Schema, as_count, as_mapping, as_number, convert, shown, type_name
 from cox.signing import Origin
 from cox.storage import fs, layout
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from cox.storage.writer import TableState
     from cox.store import Store
     from cox.trust import Place
+
+
+_log = logging.getLogger("cox")
 
 
 class Table:
@@ -218,18 +223,33 @@ class Table:
         state = self._writable()
         state.writer.add_column(state, column)
 
-    def rewind(self, nrows: int | None = None, *, step: int | None = None, column: str = "step") -> int:
+    def rewind(
+        self,
+        nrows: int | None = None,
+        *,
+        step: float | None = None,
+        column: str = "step",
+        others: bool = True,
+    ) -> int:
         """Drop the later rows, to go on from a checkpoint. See `Store.rewind`.
 
         Returns:
-            How many rows are left.
+            How many rows of this process's own are left.
         """
         state = self._writable()
         if (nrows is None) == (step is None):
             raise RewindError(f"table {self.name!r}: give nrows= or step=, one of them")
-        keep = nrows if nrows is not None else self._rows_before(step, column)
-        state.writer.rewind(state, keep)
-        return keep
+        if step is None:
+            keep = as_count(nrows)
+            if keep is None:
+                raise RewindError(f"table {self.name!r}: nrows={shown(nrows)} is not a number of rows")
+            state.writer.rewind(state, keep)
+            return keep
+        first = as_number(step)
+        if first is None:
+            raise RewindError(f"table {self.name!r}: step={shown(step)} is not a number")
+        self._check_counts(column)
+        return state.writer.rewind_to_step(state, column, first, others=others) if state.in_run else 0
 
     # --- Inside
 
@@ -367,6 +387,10 @@ class Table:
                 f"a row may leave out as `{optional}`"
             )
         working, before = self._working, state.nrows
+        if state.logged_before and self._was_logged(row, columns):
+            _discard([*row.values(), *working.values()])
+            self._working = {}
+            return
         try:
             state.append(tuple(self._finished(row.get(c.name)) for c in columns))
         finally:
@@ -374,6 +398,31 @@ class Table:
                 _discard(cell for name, cell in working.items() if row.get(name) is not cell)
                 if working and self._working is working:
                     self._working = {}
+
+    def _was_logged(self, row: dict[str, Any], columns: list[Column]) -> bool:
+        """Whether an earlier session has logged this row of metadata. Warns if all of its rows are others."""
+        from cox import repeats
+
+        state, store = self._writable(), self._store
+        now = store._snapshot(tables=[self.name])
+        columns = [c for c in columns if not (now.is_ranked and c.name == layout.RANK_COLUMN)]
+        cells = {name: cell.path if isinstance(cell, _PendingFile) else cell for name, cell in row.items()}
+        changes = [
+            repeats.differences(columns, earlier, cells, state.writer.run.objects_dir)
+            for earlier in repeats.rows_of(now, self.name, state.logged_before)
+        ]
+        if [] in changes:
+            _log.info("run %s: an earlier session has logged this row of %r", store.path, self.name)
+            return True
+        if changes and self.name not in self._warned:
+            self._warned.add(self.name)
+            warn(
+                f"run {store.path}: {self.name!r} has a row of an earlier session: {'; '.join(changes[0])}. "
+                "This one is added, and a join with the table has each row of the run twice. To have other "
+                "parameters refused, use store.log_params; to have both, begin a run of another name",
+                RepeatedMetadataWarning,
+            )
+        return False
 
     def _drop_working_row(self) -> None:
         _discard(self._working.values())
@@ -385,16 +434,17 @@ class Table:
         if self._state is not None:
             self._found, self._state = self._state.schema, None
 
-    def _rows_before(self, step: int | None, column: str) -> int:
-        """How many of this writer's rows come before the first whose step is `step` or more."""
-        frame = self.df
-        if column not in frame:
-            raise RewindError(f"table {self.name!r} has no column {column!r}; it has {list(frame)}")
-        rank = self._writable().writer.rank
-        if rank is not None:
-            frame = frame[frame[layout.RANK_COLUMN] == rank]
-        later = (frame[column] >= step).to_numpy(dtype=bool, na_value=False)
-        return int(later.argmax()) if later.any() else len(frame)
+    def _check_counts(self, column: str) -> None:
+        """Refuse a column that cannot count steps."""
+        known = self._columns.get(column)
+        if known is None:
+            raise RewindError(
+                f"table {self.name!r} has no column {column!r}; it has {list(self._columns.names())}"
+            )
+        if known.kind not in ("int", "float", "bool"):
+            raise RewindError(
+                f"table {self.name!r}: column {column!r} ({type_name(known.type)}) cannot count steps"
+            )
 
     def _payload(self, uid: str) -> Path:
         if not isinstance(uid, str) or not layout.is_file_name(uid):

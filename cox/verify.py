@@ -124,14 +124,15 @@ class _Examination:
 
     def _state(self) -> None:
         runinfo.read(self._run)
-        try:
-            said = json.loads(fs.read_bytes(self._run.run_file, most=runinfo.MOST_BYTES))
-        except FileNotFoundError:
-            return  # upstream's, or a copy of the tables
-        except (ValueError, RecursionError, DamagedError) as error:
-            said = error
-        if not isinstance(said, dict):
-            self._find("state", self._run.run_file, f"is no JSON object: {said}")
+        for path in [self._run.run_file, *sorted(self._run.meta_dir.glob(layout.SESSIONS))]:
+            try:
+                said = json.loads(fs.read_bytes(path, most=runinfo.MOST_BYTES))
+            except FileNotFoundError:
+                continue  # upstream's, or a copy of the tables
+            except (ValueError, RecursionError, DamagedError) as error:
+                said = error
+            if not isinstance(said, dict):
+                self._find("state", path, f"is no JSON object: {said}")
 
     def _rows(self) -> None:
         try:

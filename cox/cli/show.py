@@ -14,15 +14,19 @@ from cox.cli.ls import as_document
 from cox.cli.runs import find
 from cox.collection.listing import COLOURS, Run
 from cox.display import times
+from cox.display.grid import Column, Grid
 from cox.display.text import printable, text
 
 if TYPE_CHECKING:
     from cox.storage.columns import TableData
     from cox.storage.layout import RunLayout
+    from cox.storage.sessions import History, Session
 
 #: Last rows of a table, and files of a directory, that are shown.
 _LAST_ROWS = 3
 _MOST_FILES = 10
+#: Sessions that are shown, the last ones.
+_MOST_SESSIONS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ def show(run: str, as_json: bool) -> None:
         return
     _heading(found.name)
     _facts(found)
+    _sessions(found.status.history)
     _parameters(found.params)
     for table in now.tables.values():
         _table(table)
@@ -80,12 +85,32 @@ def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
 def _document(run: RunLayout, found: Run, tables_of: dict[str, TableData]) -> dict[str, Any]:
     document = as_document(found)
     document["not_stored"] = found.status.not_stored
+    document["sessions"] = [_session(one) for one in found.status.history.sessions]
     document["tables"] = {
         name: {"rows": table.nrows, "columns": _types(table)} for name, table in tables_of.items()
     }
     for directory in (run.save_dir, run.tensorboard_dir):
         document[directory.name] = [{"name": file.name, "bytes": file.size} for file in _files_in(directory)]
     return document
+
+
+def _session(one: Session) -> dict[str, Any]:
+    """A session for JSON."""
+    from cox.storage import layout
+
+    return {
+        "started": times.moment(one.started),
+        "ended": times.moment(one.ended),
+        "how": one.how,
+        "rank": None if one.writer is None else layout.rank_of(one.writer),
+        "error": one.error,
+        "not_stored": one.not_stored,
+        "host": one.host,
+        "pid": one.pid,
+        "python": one.python,
+        "cox": one.cox,
+        "command": list(one.command),
+    }
 
 
 def _types(table: TableData) -> dict[str, str]:
@@ -118,6 +143,21 @@ def _facts(run: Run) -> None:
     for name, value in facts.items():
         if value is not None:
             click.echo(f"  {name:<10}  {value}")
+
+
+def _sessions(history: History) -> None:
+    """The processes that wrote the run, where there was more than one."""
+    if history.count < 2:
+        return
+    click.echo()
+    _heading(f"{history.count:,} sessions")
+    last = [_session(one) for one in history.sessions[-_MOST_SESSIONS:]]
+    names = ["started", "ended", "how"]
+    names += [name for name in ("rank", "host", "error") if len({one[name] for one in last}) > 1]
+    hidden = history.count - len(last)
+    if hidden:
+        click.echo(f"  {hidden:,} earlier ones …")
+    _grid(Grid([Column(name, [one[name] for one in last]) for name in names]))
 
 
 def _colour(state: str) -> str | None:
@@ -153,7 +193,10 @@ def _table(table: TableData) -> None:
         return
     click.echo()
     names = table.schema.names()
-    grid = rows.grid(names, rows.last(table, names, _LAST_ROWS))
+    _grid(rows.grid(names, rows.last(table, names, _LAST_ROWS)))
+
+
+def _grid(grid: Grid) -> None:
     if terminal.is_terminal():
         screen.show(grid, whole=True, indent=2)
     else:

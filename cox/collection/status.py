@@ -9,21 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cox.collection.scan import state_of
-from cox.errors import IrregularFileError
-from cox.storage import claims, fs, layout, runinfo
+from cox.storage import claims, fs, layout, runinfo, sessions
+from cox.storage.sessions import CRASHED, FAILED, FINISHED, RUNNING
 
-RUNNING = "running"
-FINISHED = "finished"
-FAILED = "failed"
-CRASHED = "crashed"
+__all__ = ["CRASHED", "FAILED", "FINISHED", "RUNNING", "STATES", "UNKNOWN", "Status", "status_of"]
+
 UNKNOWN = "unknown"
 #: running: a living process writes it. finished, failed: it was closed, after an error or not. crashed: its
 #: process is gone without a word. unknown: upstream's, which say nothing.
 STATES = (RUNNING, FINISHED, FAILED, CRASHED, UNKNOWN)
-
-#: No number of a run, and no second since 1970 that pandas can show: whoever says more says nothing.
-_BEYOND = 2.0**33
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +27,12 @@ class Status:
     Attributes:
         state: One of `STATES`.
         started: When it was begun first, in seconds since 1970; None if nobody knows.
-        duration: Seconds from then until it ended, or until its last sign of life.
+        duration: For how many seconds a process of it lived: the sum of its sessions.
         host: Where it was written last.
         pid: By which process.
-        error: What it failed of.
+        error: What it failed of; of several ranks, what failed first.
         not_stored: How many rows it had to give up, under `on_error='warn'`.
+        history: Its sessions.
     """
 
     state: str
@@ -47,6 +42,7 @@ class Status:
     pid: int | None = None
     error: str | None = None
     not_stored: int = 0
+    history: sessions.History = sessions.NONE
 
 
 def status_of(run: layout.RunLayout) -> Status:
@@ -57,41 +53,35 @@ def status_of(run: layout.RunLayout) -> Status:
     """
     fs.refuse_links(run.meta_dir, run.claims_dir)
     info = runinfo.read(run)
-    said = info.get("state")
-    held = any(_is_held(path) for path in _claims(run))
-    if said == RUNNING and not held:
-        held = _is_held(run.fold_lock)  # it is closing: the claim is given up first
-        info = runinfo.read(run)  # or it ended meanwhile
-        said = info.get("state")
-    if held:
-        state = RUNNING
-    elif said in (FINISHED, FAILED):
-        state = said
-    else:
-        state = CRASHED if said == RUNNING else UNKNOWN
-    started = _number(info.get("created"), _number(info.get("started")))
-    host, pid, error = info.get("host"), info.get("pid"), info.get("error")
+    held = [path for path in _claims(run) if claims.is_believed(path)]
+    history = sessions.read(run)
+    how, error = history.outcome()
+    last = max(history.last_attempt(), key=lambda session: session.started or 0.0, default=None)
+    host, pid = (last.host, last.pid) if last is not None else (None, None)
+    if held and how != RUNNING:  # it was opened, and has not written yet; or it is closing
+        holder = claims.holder_of(held[0])
+        host, pid = _text(holder.get("host")) or host, _whole(holder.get("pid")) or pid
+    started = sessions.number(info.get("created"))
+    if started is None and history.sessions:
+        started = history.sessions[0].started
     return Status(
-        state,
-        started,
-        None if started is None else max(0.0, _ended(run, info, state) - started),
-        host if isinstance(host, str) else None,
-        pid if isinstance(pid, int) else None,
-        error if isinstance(error, str) and state == FAILED else None,
-        int(_number(info.get("not_stored"), 0.0) or 0),
+        RUNNING if held else how or UNKNOWN,
+        started=started,
+        duration=history.lasting(time.time()),
+        host=host,
+        pid=pid,
+        error=error if not held else None,
+        not_stored=history.not_stored,
+        history=history,
     )
 
 
-def _ended(run: layout.RunLayout, info: dict[str, Any], state: str) -> float:
-    if state == RUNNING:
-        return time.time()
-    ended = _number(info.get("ended"))
-    if state in (FINISHED, FAILED) and ended is not None:
-        return ended
-    try:
-        return state_of(os.fspath(run.root)).written / 1e9
-    except OSError:
-        return 0.0
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _claims(run: layout.RunLayout) -> Iterator[Path]:
@@ -105,21 +95,3 @@ def _claims(run: layout.RunLayout) -> Iterator[Path]:
             ]
     except (FileNotFoundError, NotADirectoryError):
         return
-
-
-def _is_held(claim: Path) -> bool:
-    try:
-        return claims.is_held(claim)
-    except IrregularFileError:
-        return False
-    except OSError:  # another host's, in a directory where the clock cannot be asked
-        try:
-            return time.time() - claim.stat().st_mtime < claims.STALE_AFTER
-        except OSError:
-            return False
-
-
-def _number(value: Any, otherwise: float | None = None) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < _BEYOND:
-        return otherwise
-    return float(value)

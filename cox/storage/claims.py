@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cox.errors import RunInUseError
+from cox.errors import IrregularFileError, RunInUseError
 from cox.storage import fs, layout
 
 #: How often a live claim is touched, and how long one of another host stays believed, in seconds.
@@ -265,6 +265,24 @@ def is_held(path: Path) -> bool:
             return False
     except RunInUseError:
         return True
+
+
+def is_believed(path: Path) -> bool:
+    """Whether a living process holds a claim, as far as can be told by somebody who may only read."""
+    try:
+        return is_held(path)
+    except IrregularFileError:
+        return False
+    except OSError:  # another host's, in a directory where the clock cannot be asked
+        try:
+            return time.time() - path.stat().st_mtime < STALE_AFTER
+        except OSError:
+            return False
+
+
+def holder_of(path: Path) -> dict[str, Any]:
+    """What a claim says of its holder: `pid` and `host`; empty if it was given up."""
+    return _parsed(_content(path))
 
 
 @contextlib.contextmanager

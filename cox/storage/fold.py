@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from cox.errors import IrregularFileError, RunInUseError
 from cox.schema import FILE_KINDS
@@ -55,14 +55,34 @@ def fold_locked(
 ) -> snapshot.Snapshot:
     """As `fold`, for who holds the fold's lock already."""
     now = snapshot.read(run, own=own.salts if own else ())
+    adopted = adopt and snapshot.adopt_rows(now.content)
+    _put(run, now, own, durable=durable, changed=adopted or now.store_is_foreign)
+    return now
+
+
+def _put(
+    run: layout.RunLayout,
+    now: snapshot.Snapshot,
+    own: journal.JournalWriter | None,
+    *,
+    durable: bool,
+    changed: bool,
+) -> None:
+    """Have the store file hold what was read, and drop the journals that are in it.
+
+    Args:
+        run: The run.
+        now: What was read of it.
+        own: The journal of the writer that folds.
+        durable: As for `fold`.
+        changed: Whether it is other than what was read.
+    """
     for sentence in now.problems:
         _log.warning("run %s: %s", run.root, sentence)
     if now.damage:
         _keep_damaged(run, now.journals)
     _log_torn(run, now.journals, own)
-    adopted = adopt and snapshot.adopt_rows(now.content)
-    is_new = adopted or now.store_is_foreign
-    if is_new or any(log.damage or not log.is_empty for log in now.journals):
+    if changed or any(log.damage or not log.is_empty for log in now.journals):
         if durable:
             _sync_payloads(run, now.payloads)
         now.content.folded_bytes += sum(log.size for log in now.journals)
@@ -72,7 +92,60 @@ def fold_locked(
             fs.keep_aside(old, run.meta_dir / f"{old.name}{layout.FOREIGN_SUFFIX}")
         fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
     _remove_all(run, now, own)
-    return now
+
+
+def rewind_others(
+    run: layout.RunLayout,
+    table: str,
+    column: str,
+    step: float,
+    *,
+    own: journal.JournalWriter,
+    spared: Container[str],
+    patience: float = claims.PATIENCE,
+) -> bool:
+    """Drop the rows of a table from a step on that were written by others who are not at it now.
+
+    All of them go at once, with the new store file. A writer that comes back counts on from what is left.
+
+    Args:
+        run: The run.
+        table: The table.
+        column: Its column that counts steps, of numbers.
+        step: The first step to be dropped.
+        own: The journal of the writer that calls this.
+        spared: The writers whose rows stay, besides those that are at it; `own` is one.
+        patience: How long to wait for a fold of this run, in seconds.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        OSError: The new file could not be written; the run is as it was.
+    """
+    with claims.exclusive(run.fold_lock, patience=patience), _kept_away(run, own) as live:
+        now = snapshot.read(run, own=own.salts)
+        gone = [name for name in now.writers if name not in live and name not in spared]
+        if layout.MAIN_WRITER in gone:
+            snapshot.adopt_rows(now.content)
+        rewound = [now.rewind(table, name, now.rows_before(table, name, column, step)) for name in gone]
+        if any(rewound):
+            _put(run, now, own, durable=True, changed=True)
+        return any(rewound)
+
+
+@contextlib.contextmanager
+def _kept_away(run: layout.RunLayout, own: journal.JournalWriter) -> Iterator[set[str]]:
+    """Keep writers that are not at it from coming back while the block runs; gives the others that are."""
+    with contextlib.ExitStack() as stack:
+        live = set()
+        for path in run.claims_dir.glob("*.json"):
+            try:
+                if path.stem != own.writer:
+                    stack.enter_context(claims.borrowed(path))
+            except RunInUseError:
+                live.add(path.stem)
+        yield live
 
 
 def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
@@ -83,14 +156,7 @@ def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
     Returns:
         Whether it holds none at all.
     """
-    with claims.exclusive(run.fold_lock), contextlib.ExitStack() as borrowed:
-        live = set()
-        for path in run.claims_dir.glob("*.json"):
-            try:
-                if path.stem != own.writer:
-                    borrowed.enter_context(claims.borrowed(path))
-            except RunInUseError:
-                live.add(path.stem)
+    with claims.exclusive(run.fold_lock), _kept_away(run, own) as live:
         now = snapshot.read(run, rows=bool(live), own=own.salts)
         content = now.content
         now.drop_rows(name for name in content.writers if name not in live)

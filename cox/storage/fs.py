@@ -260,7 +260,7 @@ def _read_whole(path: Path, most: int | None) -> bytes:
 
 def open_regular(path: Path) -> BinaryIO:
     """As `open_own`, as a file to read."""
-    return os.fdopen(open_own(path), "rb")
+    return _open(open_own(path), "rb")
 
 
 def show_to_other_hosts(fd: int) -> None:

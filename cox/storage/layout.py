@@ -18,6 +18,9 @@ META_DIR = ".cox"
 JOURNAL_DIR = "journal"
 CLAIMS_DIR = "claims"
 RUN_FILE = "run.json"
+#: The sessions of each writer; those of a run of format 1 are of no writer.
+SESSIONS = "sessions-*.json"
+_BEFORE = "before"
 TRUST_FILE = "trusted.json"
 FOLD_LOCK = "fold.lock"
 #: Of the file that stands for a lock with other hosts, beside the one that is locked.
@@ -39,6 +42,8 @@ TEMPORARY_PREFIX = ".tmp-"
 
 MAIN_WRITER = "main"
 RANK_COLUMN = "rank"
+#: The table of a run's parameters.
+METADATA_TABLE = "metadata"
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
@@ -103,6 +108,10 @@ class RunLayout:
         """The run's state, as JSON."""
         return self.meta_dir / RUN_FILE
 
+    def sessions_file(self, writer: str | None) -> Path:
+        """The sessions of one writer; of None, that of format 1."""
+        return self.meta_dir / SESSIONS.replace("*", writer or _BEFORE)
+
     @property
     def copy_file(self) -> Path:
         """Of a copy: what it is a copy of."""
@@ -153,7 +162,15 @@ def writer_name(rank: int | None) -> str:
 
 def rank_of(writer: str) -> int | None:
     """The rank of a writer, None for the sole one."""
-    return None if writer == MAIN_WRITER else int(writer.removeprefix("rank-"))
+    digits = writer.removeprefix("rank-")
+    return int(digits) if digits.isdecimal() else None
+
+
+def writer_of_sessions(name: str) -> str | None:
+    """The writer in the name of a file of sessions."""
+    before, _, after = SESSIONS.partition("*")
+    writer = name.removeprefix(before).removesuffix(after)
+    return None if writer == _BEFORE else writer
 
 
 def parse_journal_name(name: str) -> tuple[str, int] | None:

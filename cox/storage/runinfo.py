@@ -6,14 +6,10 @@ import contextlib
 import json
 import os
 import re
-import socket
-import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-from cox import __version__
 from cox.errors import DamagedError, FormatVersionError
 from cox.storage import claims, empty, fs, journal, layout
 
@@ -74,7 +70,7 @@ def _add_id(run: layout.RunLayout, fresh: str) -> str:
         known = id_of(info)
         if known is None:
             known = fresh
-            _write(run, {**info, "format": VERSION, "id": known})
+            write(run, {**info, "format": VERSION, "id": known})
     return known
 
 
@@ -99,43 +95,11 @@ def _id_in_files(run: layout.RunLayout) -> str | None:
     return next((header.run for header in headers if header is not None), None)
 
 
-def mark_running(run: layout.RunLayout, run_id: str) -> None:
-    """Say that a process of this host writes the run."""
-    before = read(run)
-    _write(
-        run,
-        {
-            "format": VERSION,
-            "id": run_id,
-            "state": "running",
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "created": before.get("created", time.time()),
-            "started": time.time(),
-            "platform": "-".join(os.uname()[::2]),  # of the module platform the same costs 14 ms
-            "python": sys.version.partition(" ")[0],
-            "cox": __version__,
-            "command": sys.argv,
-        },
-    )
-
-
-def mark_ended(run: layout.RunLayout, error: str | None, *, not_stored: int = 0) -> None:
-    """Say that the run ended: by itself, or by an error; and how many rows it had to give up."""
-    info = read(run)
-    if not_stored:
-        info["not_stored"] = int(info.get("not_stored", 0)) + not_stored
-    info.update(state="failed" if error else "finished", ended=time.time())
-    if error:
-        info["error"] = error
-    _write(run, info)
-
-
 def mark_moved(run: layout.RunLayout, before: Path) -> None:
     """Say that the run had another path until it was moved while it was written."""
     info = read(run)
     info["moved_from"] = os.fspath(before)
-    _write(run, info)
+    write(run, info)
 
 
 def moved_from(before: layout.RunLayout) -> layout.RunLayout | None:
@@ -150,5 +114,6 @@ def moved_from(before: layout.RunLayout) -> layout.RunLayout | None:
     return None
 
 
-def _write(run: layout.RunLayout, info: dict[str, Any]) -> None:
+def write(run: layout.RunLayout, info: dict[str, Any]) -> None:
+    """Have the run say this of itself."""
     fs.replace_bytes(run.run_file, json.dumps(info, indent=1).encode())

@@ -87,6 +87,35 @@ class Snapshot:
         for sentence in self.problems:
             warn(f"run {run}: {sentence}", DamageWarning)
 
+    @property
+    def writers(self) -> list[str]:
+        """Who has written the run; what upstream cox wrote counts as of the sole writer."""
+        return list(self.content.writers) or [layout.MAIN_WRITER]
+
+    def rows_before(self, table: str, writer: str, column: str, step: float) -> int:
+        """How many of a writer's rows come before the first of which `column` is `step` or more."""
+        data = self.tables.get(table)
+        if data is None:
+            return 0
+        before = 0
+        for part, own in zip(data.parts, _own_in(data, writer, self.content.writers), strict=True):
+            if column in part.values:
+                later = own & (part.values[column] >= step) & ~mask_of(part, column)
+                if later.any():
+                    return before + int(own[: int(later.argmax())].sum())
+            before += int(own.sum())
+        return before
+
+    def rewind(self, table: str, writer: str, nrows: int) -> bool:
+        """Drop a writer's rows of a table from number `nrows` on. Returns whether there were any."""
+        state = self.content.writers.setdefault(writer, {"seq": 0, "rows": own_rows(self.content, writer)})
+        rows: dict[str, int] = state["rows"]
+        gone = rows.get(table, 0) - nrows
+        if gone > 0:
+            _cut(self.content, table, writer, nrows, gone=gone)
+            rows[table] = nrows
+        return gone > 0
+
     def drop_rows(self, writers: Iterable[str]) -> None:
         """Drop all rows of some writers. What they are to write next counts from their records so far.
 

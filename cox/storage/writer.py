@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from cox.errors import ClosedError, CoxError, DamagedError, ForkError, RewindError, SchemaError
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
-from cox.storage import claims, empty, fs, journal, layout, place, rowcode, runinfo
+from cox.storage import claims, empty, fs, journal, layout, place, rowcode, runinfo, sessions
 
 if TYPE_CHECKING:
     from cox.storage.snapshot import Snapshot
+
 
 _log = logging.getLogger("cox")
 
@@ -42,6 +43,8 @@ class TableState:
         nrows: How many rows of it this writer flushed.
         declared: How many columns, but for `rank`, it had when the journal declared it.
         in_run: Whether it has a flushed row, and so is part of the run.
+        logged_before: Of metadata, how many rows the same process has written in earlier sessions, by rank;
+            None is the sole writer, which is the same as rank 0.
         append_plain: Journals a row that needs no conversion, and returns whether it was such a row.
     """
 
@@ -51,6 +54,7 @@ class TableState:
         "generation",
         "id",
         "in_run",
+        "logged_before",
         "name",
         "nrows",
         "schema",
@@ -63,6 +67,7 @@ class TableState:
         self.schema = schema
         self.nrows = nrows
         self.in_run = in_run
+        self.logged_before: dict[int | None, int] = {}
         self.forget_declaration()
 
     def forget_declaration(self) -> None:
@@ -167,15 +172,20 @@ class RunWriter:
             for directory in (run.save_dir, run.tensorboard_dir, run.objects_dir, run.claims_dir):
                 fs.make_directories(directory)
             runinfo.read(run)  # a newer format is refused before anything is touched
+            signs = sessions.signs_of_life(run)
             self._claim = claims.Claim(run.claim_file(self.name), f"run {run.root}")
         try:
             with _explained(run.root, "cannot open the run for writing"):
                 self.run_id = runinfo.make_run_id(run)
                 self.journal = journal.JournalWriter(run, self.name, 0, run_id=self.run_id, sync=sync)
                 fs.create_once(run.store_file, empty.contents())
+                sessions.settle(run, self.name, signs)
+                is_new = empty.is_empty(run.store_file) and not self._journals_left()
                 self.journal.next_seq = self._recover()
-                runinfo.mark_running(run, self.run_id)
                 self._store = fs.identity(run.store_file)
+                self._session = sessions.Recorder(run, self.name, self.run_id)
+                if self._counts_from_the_start(is_new=is_new):
+                    self._session.begin()
         except BaseException:
             self._claim.release()
             raise
@@ -216,11 +226,12 @@ class RunWriter:
         """
         table.check_current()
         self.check_place()
+        self.begin_session()
         number, self._ids = self._ids, self._ids + 1  # used up even if the write fails
         before = table.schema
         schema = before if column is None else self._with_rank(table.name, before.with_column(column))
         columns = self.own_columns(schema)
-        append = rowcode.compile_append(table, number, columns, self.tail, len(columns))
+        append = self._compile_append(table, number, columns, len(columns))
         generation = self.journal.generation
         row = None if values is None else with_tail(values, self.tail, len(columns))
         size = self.journal.append_table(number, table.name, schema, row, table)
@@ -233,6 +244,13 @@ class RunWriter:
             elif column is not None:
                 return 0
         return size
+
+    def _compile_append(
+        self, table: TableState, number: int, columns: list[Column], declared: int
+    ) -> rowcode.Append:
+        if table.logged_before:
+            return rowcode.never  # each row is compared with the earlier ones
+        return rowcode.compile_append(table, number, columns, self.tail, declared)
 
     def add_column(self, table: TableState, column: Column) -> None:
         """Add a column to a table; rows before it read as missing, and rows after it may leave it out.
@@ -270,7 +288,7 @@ class RunWriter:
         table.check_current()
         before, number, generation, declared = table.schema, table.id, table.generation, table.declared
         schema = self._with_rank(table.name, before.with_column(column))
-        append = rowcode.compile_append(table, number, self.own_columns(schema), self.tail, declared)
+        append = self._compile_append(table, number, self.own_columns(schema), declared)
         table.forget_declaration()  # a signal handler that logs now does so under another number
         size = self.journal.append_column(number, column, table)
         # no call from here on, as in `declare`
@@ -279,6 +297,46 @@ class RunWriter:
         table.schema, table.declared = schema, declared
         table.id, table.generation, table.append_plain = number, generation, append
         return size
+
+    def rewind_to_step(self, table: TableState, column: str, step: float, *, others: bool) -> int:
+        """Drop the rows of a table from a step on.
+
+        Args:
+            table: The table.
+            column: Its column that counts steps, of numbers.
+            step: The first step to be dropped.
+            others: Whether to drop not only this writer's rows, but also those of an earlier attempt at the
+                run whose writers are not at it now.
+
+        Returns:
+            How many rows of its own this writer has left.
+        """
+        from cox.storage import snapshot
+
+        with self.lock:
+            self.check_usable()
+            now = snapshot.read(self.run, tables=[table.name])
+            kept = {name: now.rows_before(table.name, name, column, step) for name in now.writers}
+            rows = {name: snapshot.own_rows(now.content, name).get(table.name, 0) for name in kept}
+            if others and any(kept[name] < rows[name] for name in kept if name != self.name):
+                self._rewind_others(table, column, step)
+            self.rewind(table, kept.get(self.name, 0))
+            return table.nrows
+
+    def _rewind_others(self, table: TableState, column: str, step: float) -> None:
+        from cox.storage import fold
+
+        self.begin_session()  # from here on the attempt is ours, and that of all who have begun since
+        attempt = sessions.read(self.run).last_attempt()
+        spared = [self.name, *(one.writer or "" for one in attempt if one.how != sessions.CRASHED)]
+        patience = 0 if self._folding else claims.PATIENCE  # called from a handler, in mid-fold
+        try:
+            fold.rewind_others(
+                self.run, table.name, column, step, own=self.journal, spared=spared, patience=patience
+            )
+        except OSError as error:
+            raise self.refusal(error, f"cannot rewind table {table.name!r}") from error
+        self._look_whether_in_run(table)
 
     def rewind(self, table: TableState, nrows: int) -> None:
         """Drop this writer's rows of a table from number `nrows` on.
@@ -289,12 +347,14 @@ class RunWriter:
         with self.lock:
             self.check_usable()
             if not 0 <= nrows <= table.nrows:
+                whose = "it has" if self.rank is None else f"rank {self.rank} has"
                 raise RewindError(
-                    f"table {table.name!r}: cannot rewind to {nrows} rows, it has {table.nrows}; "
-                    f"give 0 to {table.nrows}"
+                    f"table {table.name!r}: cannot rewind to {nrows} rows, {whose} {table.nrows} of its own; "
+                    f"give 0 to {table.nrows}, or step= for the rows of all processes"
                 )
             if nrows == table.nrows:
                 return
+            self.begin_session()
             try:
                 self.check_place()
                 while not self.journal.append_rewind(table.name, nrows, table):
@@ -303,11 +363,18 @@ class RunWriter:
                 raise
             except OSError as error:
                 raise self.refusal(error, f"cannot rewind table {table.name!r}") from error
-            if nrows == 0:  # the next row declares the table; until then only others' rows keep it in the run
-                from cox.storage import snapshot
+            if self.rank in table.logged_before:
+                table.logged_before[self.rank] = min(nrows, table.logged_before[self.rank])
+            if nrows == 0:
+                self._look_whether_in_run(table)
 
-                table.forget_declaration()
-                table.in_run = snapshot.read(self.run, rows=False).content.nrows.get(table.name, 0) > 0
+    def _look_whether_in_run(self, table: TableState) -> None:
+        """Learn whether there are rows of a table left: without any, the next one declares the table."""
+        from cox.storage import snapshot
+
+        if not table.nrows:
+            table.forget_declaration()
+            table.in_run = snapshot.read(self.run, rows=False).content.nrows.get(table.name, 0) > 0
 
     def sync_from_now_on(self) -> None:
         """Have what was written so far survive the machine, and each row to come: `sync='row'`."""
@@ -452,6 +519,7 @@ class RunWriter:
         _log.warning("run %s was moved to %s while it was written: it goes on there", before, run.root)
         self.journal.follow(run)
         self._claim.path = run.claim_file(self.name)
+        self._session.run = run
         with contextlib.suppress(OSError, CoxError):  # then who looks for the old name does not find it
             runinfo.mark_moved(run, before)
 
@@ -464,8 +532,7 @@ class RunWriter:
             claim.abandon()
         if not self.journal.in_place():
             self.journal.write_anew()
-        if not self.run.run_file.exists():
-            runinfo.mark_running(self.run, self.run_id)
+        self._session.write_anew()
         _log.warning(
             "run %s: files of it were removed while it was written; its rows were written anew",
             self.run.root,
@@ -474,6 +541,30 @@ class RunWriter:
     def fail(self, error: str) -> None:
         """Have the run end as failed."""
         self._error = self._error or error
+
+    def begin_session(self) -> None:
+        """Have the run say that this process writes it: for the first thing that it writes."""
+        if not self._session.is_open:
+            try:
+                self._session.begin()
+            except OSError as error:  # the row comes first; it is tried again at the end
+                _log.warning("run %s: cannot write down its session: %s", self.run.root, error)
+
+    def _end_session(self) -> None:
+        try:
+            self._session.end(self._error, not_stored=self._not_stored)
+        except OSError as error:
+            _log.warning("run %s: cannot write down how its session ended: %s", self.run.root, error)
+
+    def _counts_from_the_start(self, *, is_new: bool) -> bool:
+        """Whether this process counts as one that writes the run, even before it has written anything.
+
+        Args:
+            is_new: Whether the run has no rows.
+        """
+        history = sessions.read(self.run)
+        joins = self.rank is not None and any(s.how == sessions.RUNNING for s in history.sessions)
+        return joins or (is_new and not history.count)
 
     def count_lost(self, rows: int) -> None:
         """Have the run say that so many rows were not stored."""
@@ -514,6 +605,7 @@ class RunWriter:
     def _fold_and_leave(self, *, folds: bool) -> bool:
         """Fold, say that the run ended, and give up the claim. Returns whether all journals are folded."""
         try:
+            self._end_session()  # before the claim is given up, to which its file belongs
             # the lock before the claim: whoever takes the claim then leaves our unfinished files alone,
             # and of several that leave at once the last one sees nobody else and folds
             patience = 0 if self._folding or not folds else claims.PATIENCE  # from a handler, in mid-fold
@@ -523,8 +615,6 @@ class RunWriter:
                     from cox.storage import fold
 
                     fold.fold_locked(self.run)
-                runinfo.mark_ended(self.run, self._error, not_stored=self._not_stored)
-                self._not_stored = 0
                 return not self._journals_left()
         except Exception as error:  # noqa: BLE001 - whatever it is, the rows are safe in the journal
             _log.warning("run %s: its journal could not be folded and stays: %s", self.run.root, error)
@@ -560,6 +650,7 @@ class RunWriter:
         with self.lock:
             self.check_usable()
             self.check_place()
+            self.begin_session()
             with _explained(self.run.root, "cannot empty the run"):
                 self.journal.close()
                 emptied = fold.empty_run(self.run, own=self.journal)
@@ -612,6 +703,8 @@ class RunWriter:
         for name, table in now.tables.items():
             schema = self._with_rank(name, table.schema)
             self.tables[name] = TableState(self, name, schema, own.get(name, 0), in_run=True)
+        if layout.METADATA_TABLE in now.tables:
+            self.tables[layout.METADATA_TABLE].logged_before = self._logged_before(now)
         self.fold_at = max(FOLD_AT, now.content.folded_bytes)
         return self._go_on_after(now)
 
@@ -633,9 +726,21 @@ class RunWriter:
         from cox.storage import snapshot
 
         self.journal.next_seq = self._go_on_after(now)
+        self._session.run_id = self.run_id
         own = snapshot.own_rows(now.content, self.name)
         for name, table in self.tables.items():
             table.nrows, table.in_run = own.get(name, 0), name in now.tables
+
+    def _logged_before(self, now: Snapshot) -> dict[int | None, int]:
+        """How many rows of metadata this process has written before, by rank."""
+        from cox.storage.snapshot import own_rows
+
+        ranks = (self.rank,) if self.rank else (None, 0)
+        rows = {
+            rank: own_rows(now.content, layout.writer_name(rank)).get(layout.METADATA_TABLE, 0)
+            for rank in ranks
+        }
+        return {rank: count for rank, count in rows.items() if count}
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a writer that was killed."""

@@ -16,7 +16,7 @@ import numpy as np
 from cox import events, metadata, steps
 from cox.collection import progress
 from cox.collection.scan import State, state_of
-from cox.collection.status import RUNNING, status_of
+from cox.collection.status import status_of
 from cox.errors import (
     CollectionWarning,
     CoxError,
@@ -29,6 +29,7 @@ from cox.errors import (
 from cox.schema import Column
 from cox.storage import layout, runinfo, snapshot
 from cox.storage.columns import Array, TableData
+from cox.storage.sessions import RUNNING
 from cox.trust import Trust
 from cox.view.scratch import Scratch
 from cox.view.selection import Shown

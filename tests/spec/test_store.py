@@ -725,7 +725,7 @@ def test_c15_closes_by_itself_when_the_program_ends(
         assert listing(out / name / ".cox" / "journal") == []
         assert listed(out / name) == LISTED
         state = json.loads((out / name / ".cox" / "run.json").read_text())
-        assert state["state"] == ("failed" if end == "raise" else "finished")
+        assert state["state"] == ("failed" if status else "finished")
         assert ("out of memory" in state.get("error", "")) == (end == "raise")
     if end == "pending":
         assert "'t'" in program.errors

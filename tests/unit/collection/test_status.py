@@ -28,6 +28,16 @@ def status(folder: Path, name: str) -> Any:
 
 
 def say(run: Path, **what: Any) -> None:
+    """Change what the run says of itself, and its session."""
+    path = run / ".cox" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | what))
+    path = run / ".cox" / "sessions-main.json"
+    said = json.loads(path.read_text())
+    said["sessions"][-1] |= what
+    path.write_text(json.dumps(said))
+
+
+def say_of_format_1(run: Path, **what: Any) -> None:
     path = run / ".cox" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | what))
 
@@ -86,7 +96,8 @@ def test_killed_is_crashed_at_its_last_sign_of_life(out: Path, start: Callable[.
     found = status(out, "run")
     assert (found.state, found.error) == ("crashed", None)
     assert found.duration == pytest.approx(max(0.0, journal.stat().st_mtime - found.started), abs=0.05)
-    cox.Store(out, "run").close()
+    with cox.Store(out, "run") as store:
+        store["t"].append_row({"x": 2})
     assert status(out, "run").state == "finished", "somebody went on with it, to its end"
     assert status(out, "run").started == found.started
 
@@ -102,7 +113,10 @@ def test_an_error_is_failed_and_says_of_what(out: Path, start: Callable[..., Pro
     with cox.Store(out, "run"):
         assert status(out, "run").state == "running"
         assert status(out, "run").error is None
-    assert status(out, "run").error is None
+    assert status(out, "run").error == found.error, "nothing was written"
+    with cox.Store(out, "run") as store:
+        store["t"].append_row({"x": 2})
+    assert (status(out, "run").state, status(out, "run").error) == ("finished", None)
 
 
 def test_it_runs_while_any_rank_does(out: Path, start: Callable[..., Program]) -> None:
@@ -132,7 +146,7 @@ def test_upstreams_say_nothing(out: Path) -> None:
 
 def test_a_claim_of_another_host_is_believed_while_it_is_touched(out: Path) -> None:
     run = make(out, "run")
-    say(run, state="running")
+    say(run, how="running")
     claim = run / ".cox" / "claims" / "main.json"
     claim.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 1}))
     assert status(out, "run").state == "running"
@@ -192,7 +206,7 @@ def test_a_run_file_that_says_nonsense(out: Path, value: Any) -> None:
     frame = cox.CollectionReader(out).runs()
     assert frame["state"].tolist() == ["finished"] * 2
     assert frame["started"].isna().tolist() == [False, True]
-    say(run, created=0)
+    say(run, created=0, started=0)
     assert cox.CollectionReader(out).runs()["duration"].notna().all()
 
 
@@ -201,7 +215,8 @@ def test_a_run_file_that_says_nonsense(out: Path, value: Any) -> None:
 )
 def test_a_run_file_that_is_none(out: Path, content: str) -> None:
     run = make(out, "run")
-    (run / ".cox" / "run.json").write_text(content)
+    for name in ("run.json", "sessions-main.json"):
+        (run / ".cox" / name).write_text(content)
     assert status(out, "run").state == "unknown"
 
 
@@ -214,5 +229,6 @@ def test_a_newer_format_is_refused(out: Path) -> None:
 
 def test_a_state_of_some_other_program(out: Path) -> None:
     run = make(out, "run")
-    say(run, state="sleeping")
+    (run / ".cox" / "sessions-main.json").unlink()
+    say_of_format_1(run, state="sleeping")
     assert status(out, "run").state == "unknown"

@@ -1,0 +1,219 @@
+"""A run that goes on with another number of processes, and drops what those that are gone have written."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cox
+from cox.errors import RewindError
+from cox.storage import layout, snapshot
+from tests.conftest import ROOT, Program
+
+
+def session(out: Path, rank: int | None, first: int, last: int, **options: Any) -> None:
+    """What a process does that goes on from a checkpoint."""
+    with cox.Store(out, "run", rank=rank) as store:
+        table = store.add_table("t", {"step": int})
+        store.rewind("t", step=first, **options)
+        for step in range(first, last):
+            table.append_row({"step": step})
+
+
+def steps(out: Path) -> dict[int | None, list[int]]:
+    """The steps of each rank; of None, those of the sole writer."""
+    now = snapshot.read(layout.RunLayout(out / "run"))
+    assert not now.damage
+    if "t" not in now.tables:
+        return {}
+    data = now.tables["t"]
+    column = next(column for column in data.schema if column.name == "step")
+    values = data.column(column)[0]
+    return {rank: values[rows].tolist() for rank, rows in now.by_rank("t")}
+
+
+def span(first: int, last: int) -> list[int]:
+    return list(range(first, last))
+
+
+def test_a_sole_writers_run_goes_on_with_ranks(out: Path) -> None:
+    session(out, None, 0, 8)
+    session(out, 0, 5, 10)
+    session(out, 1, 5, 10)
+    assert steps(out) == {None: span(0, 5), 0: span(5, 10), 1: span(5, 10)}
+
+
+def test_a_run_of_ranks_goes_on_with_a_sole_writer(out: Path) -> None:
+    for rank in range(3):
+        session(out, rank, 0, 8)
+    session(out, None, 5, 10)
+    assert steps(out) == {None: span(5, 10), 0: span(0, 5), 1: span(0, 5), 2: span(0, 5)}
+    session(out, 0, 3, 4)
+    assert steps(out) == {0: [0, 1, 2, 3], 1: span(0, 3), 2: span(0, 3)}, "and back"
+
+
+def test_fewer_ranks_drop_the_rows_of_those_that_are_gone(out: Path) -> None:
+    for rank in range(4):
+        session(out, rank, 0, 8)
+    assert steps(out) == dict.fromkeys(range(4), span(0, 8)), "each began after the one before had ended"
+    for rank in range(2):
+        session(out, rank, 5, 10)
+    assert steps(out) == {0: span(0, 10), 1: span(0, 10), 2: span(0, 5), 3: span(0, 5)}
+    session(out, 3, 5, 7, others=False)
+    assert steps(out) == {0: span(0, 10), 1: span(0, 10), 2: span(0, 5), 3: span(0, 7)}
+
+
+def test_rows_of_a_killed_rank_and_of_one_that_lives(out: Path, start: Callable[..., Program]) -> None:
+    source = """
+        import sys
+        from cox.store import Store
+        store = Store(sys.argv[1], "run", rank=int(sys.argv[2]))
+        for step in range(8):
+            store.add_table("t", {"step": int}).append_row({"step": step})
+        print("up"); sys.stdin.readline()
+        store["t"].append_row({"step": 8}); print("end"); sys.stdin.readline()
+    """
+    killed, living = start(source, out, 1), start(source, out, 2)
+    for program in (killed, living):
+        program.line()
+    killed.kill()
+    session(out, 0, 5, 6)
+    assert steps(out) == {0: [5], 1: span(0, 5), 2: span(0, 8)}, "who is at it rewinds for itself"
+    living.tell()
+    living.line()
+    session(out, 1, 5, 6)
+    assert steps(out) == {0: [5], 1: span(0, 6), 2: span(0, 9)}, "the killed one counts on from what is left"
+
+
+def test_other_tables_and_missing_steps_stay(out: Path) -> None:
+    with cox.Store(out, "run", rank=1) as store:
+        table = store.add_table("t", {"step": float | None, "name": str})
+        for step in (0.5, None, 1.5, 2.5, None):
+            table.append_row({"step": step, "name": "é"})
+        store.add_table("u", {"step": int}).append_row({"step": 9})
+    with cox.Store(out, "run") as store:
+        store.rewind("t", step=np.float32(1.5))
+        assert store["t"].df["step"].isna().tolist() == [False, True]
+        assert len(store["u"].df) == 1
+        with pytest.raises(RewindError, match="cannot count steps"):
+            store.rewind("t", step=1, column="name")
+        with pytest.raises(RewindError, match=r"has no column 'epoch'; it has \['step', 'name'"):
+            store.rewind("t", step=1, column="epoch")
+        with pytest.raises(RewindError, match="0 of its own.*step= for the rows of all processes"):
+            store.rewind("t", nrows=1)
+        store.rewind("t", step=-1)
+        assert len(store["t"].df) == 0
+    assert list(cox.Store(out, "run", mode="r").tables) == ["u"]
+
+
+def test_a_table_that_is_rewound_to_nothing_is_declared_anew(out: Path) -> None:
+    session(out, None, 0, 3)
+    with cox.Store(out, "run", rank=0) as store:
+        table = store.add_table("t", {"step": int})
+        table.append_row({"step": 7})
+        store.rewind("t", step=0)
+        assert steps(out) == {}
+        table.append_row({"step": 0})
+        assert steps(out) == {0: [0]}
+    assert steps(out) == {0: [0]}
+
+
+KILLED = """
+    import os, sys
+    from cox.store import Store
+    from cox.storage import fs
+
+    at, calls = int(sys.argv[2]), 0
+    def kill(name):
+        plain = getattr(fs, name)
+        def call(*args, **options):
+            global calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), 9)
+            result = plain(*args, **options)
+            return result
+        setattr(fs, name, call)
+    store = Store(sys.argv[1], "run", rank=0)
+    for name in ("rename", "unlink", "sync_file", "write_new", "create_once", "sync_directory"):
+        kill(name)
+    store.rewind("t", step=5)
+    os._exit(7)
+"""
+
+
+def test_a_kill_in_the_middle_of_a_rewind_leaves_the_rows_of_others_as_they_were_or_rewound(
+    out: Path,
+) -> None:
+    for rank in (0, 1, 2):
+        session(out, rank, 0, 8)
+    script = out.parent / "killed.py"
+    script.write_text("\n".join(line[4:] for line in KILLED.splitlines()))
+    whole, rewound = span(0, 8), span(0, 5)
+    moments = set()
+    (out / "run").rename(out / "before")
+    for at in itertools.count(1, 4):
+        shutil.rmtree(out / "run", ignore_errors=True)
+        shutil.copytree(out / "before", out / "run")
+        environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+        command = [sys.executable, os.fspath(script), os.fspath(out), str(at)]
+        status = subprocess.run(command, env=environment, timeout=120, check=False).returncode
+        there = steps(out)
+        moments.add((there[0] == rewound, there[1] == rewound))
+        assert there[1] == there[2]
+        assert all(rows in (whole, rewound) for rows in there.values())
+        if status == 7:
+            assert there == dict.fromkeys(range(3), rewound)
+            break
+        assert status == -signal.SIGKILL
+        assert at < 60
+    assert (False, False) in moments
+
+
+# --- Numbers
+
+
+@pytest.mark.parametrize(
+    "two", [2, 2.0, np.int64(2), np.uint8(2), np.float32(2), np.array(2), np.array([2])], ids=repr
+)
+def test_numbers_of_any_kind_are_taken(out: Path, two: Any) -> None:
+    with cox.Store(out, "run", rank=two) as store:
+        table = store.add_table("t", {"step": int})
+        for keyword in ("nrows", "step"):
+            for step in range(table.nrows, 4):
+                table.append_row({"step": step})
+            store.tensorboard.add_scalar("x", 1.0, 0)
+            store.rewind("t", **{keyword: two})
+            assert repr(table.nrows) == "2"
+    assert steps(out) == {2: [0, 1]}
+
+
+def test_torchs_numbers_are_taken(out: Path) -> None:
+    torch = pytest.importorskip("torch")
+    test_numbers_of_any_kind_are_taken(out, torch.tensor(2))
+
+
+@pytest.mark.parametrize("bad", ["2", None.__class__, True, float("nan"), np.array([1, 2]), [2]], ids=repr)
+def test_what_is_not_a_number_is_refused(out: Path, bad: Any) -> None:
+    store = cox.Store(out, "run")
+    store.add_table("t", {"step": int}).append_row({"step": 1})
+    for keyword in ("nrows", "step"):
+        with pytest.raises(RewindError, match="is not a number"):
+            store.rewind("t", **{keyword: bad})
+    with pytest.raises(RewindError, match="nrows=2.5 is not a number of rows"):
+        store.rewind("t", nrows=2.5)
+    store.rewind("t", step=2.5)
+    assert store["t"].nrows == 1
+    with pytest.raises(ValueError, match="rank="):
+        cox.Store(out, "other", rank=bad)
+    store.close()
