@@ -399,12 +399,17 @@ def by_table(schemas: Mapping[str, Mapping[str, Schema]]) -> dict[str, dict[str,
     return found
 
 
+def _readable(key: str) -> str:
+    """A path as text that every file and terminal takes: bytes of it that are not UTF-8 are spelled out."""
+    return os.fsencode(key).decode(errors="backslashreplace")
+
+
 def _distinct(key: str, folder: str, taken: Container[str]) -> str:
     """A name for a run: its path in its folder, with as many parents before it as tell it from the others."""
-    name, parent = key, folder
+    name, parent = _readable(key), folder
     while name in taken:
         parent, last = os.path.split(parent)
-        name = f"{last}/{name}" if last else f"/{name}"
+        name = f"{_readable(last)}/{name}" if last else f"/{name}"
     return name
 
 

@@ -141,15 +141,17 @@ def _read_open(
     if any("number" in about for about in described.values()):
         roots.add(SIDECAR_GROUP)
     if (wanted is None and rows) or h5py.h5g.open(file, b"/").get_num_objs() != len(roots):
-        _read_others(h5py.File(file), content, wanted, rows=rows)
+        _read_others(h5py.File(file), content, wanted, rows=rows, of_upstream=not run["version"])
     return content
 
 
-def _read_others(file: h5py.File, content: StoreFile, wanted: frozenset[str] | None, *, rows: bool) -> None:
+def _read_others(
+    file: h5py.File, content: StoreFile, wanted: frozenset[str] | None, *, rows: bool, of_upstream: bool
+) -> None:
     """Read what is in the file that cox did not write: upstream's tables; and note what is the user's."""
     paths = set(content.tables)
     groups = dict(upstream_groups(file, content.tables))
-    for path, name in table_names(groups, content.tables).items():
+    for path, name in table_names(groups, of_upstream=of_upstream).items():
         paths.add(path)
         dataset = dataset_at(file.id, f"{path}/table")
         table, places = upstream_table(name, groups[path], dataset)
@@ -160,25 +162,25 @@ def _read_others(file: h5py.File, content: StoreFile, wanted: frozenset[str] | N
     content.foreign = list(foreign_paths(file, paths))
 
 
-def table_names(groups: Mapping[str, h5py.Group], described: Container[str]) -> dict[str, str]:
+def table_names(groups: Mapping[str, h5py.Group], *, of_upstream: bool) -> dict[str, str]:
     """Which of the groups that are marked as tables are tables, by path, and under which names.
 
     A program that copies a group inside of the file copies the mark along, and in it the original's name. So
-    a name other than that of the group counts only where nobody else has it.
+    a name other than that of the group counts only in a file of upstream's, and where nobody else has it.
 
     Args:
         groups: The groups by path.
-        described: The names of the tables that COX_RUN describes.
+        of_upstream: Whether there is no COX_RUN.
     """
     marks = {path: _plain_attribute(group.id, UPSTREAM_ATTRIBUTE) for path, group in groups.items()}
     names = {path: checks.check_table_name(mark.get("name", path)) for path, mark in marks.items()}
     counts = Counter(names.values())
     tables = {}
     for path, name in names.items():
-        if name == path or not (name in described or name in groups or counts[name] > 1):
+        if name == path:
             tables[path] = name
-        elif not (name in described or name in groups):
-            tables[path] = path  # several copies, and no original
+        elif of_upstream and name not in groups:
+            tables[path] = name if counts[name] == 1 else path  # or several copies, and no original
     return tables
 
 

@@ -59,7 +59,7 @@ def salvage(path: Path) -> Salvage:
             found.content.run_id = run.get("id")
             for name, about in described.items():
                 _described(found, file, name, about)
-            _others(found, h5py.File(file), described)
+            _others(found, h5py.File(file), described, of_upstream=not run["version"])
     except (FormatVersionError, FileNotFoundError, IrregularFileError, MemoryError):
         raise
     except Exception as error:
@@ -187,12 +187,15 @@ def _keep(found: Salvage, table: TableData, good: Array) -> None:
 # --- What else is in the file
 
 
-def _others(found: Salvage, file: h5py.File, described: Container[str]) -> None:
+def _others(found: Salvage, file: h5py.File, described: Container[str], *, of_upstream: bool) -> None:
     """Salvage upstream's tables, and see which of the user's own things can be copied."""
     paths = {*found.content.tables, *found.lost}
     marked = _marked_groups(found, file, "", set())
     groups = {path: group for path, group in marked if path not in described}
-    names = _try(found, "the names of tables", partial(reading.table_names, groups, described)) or {}
+    names = (
+        _try(found, "the names of tables", partial(reading.table_names, groups, of_upstream=of_upstream))
+        or {}
+    )
     for path, name in names.items():
         paths.add(path)
         _try(found, f"table {name!r}", partial(_upstream, found, file, path, name, groups[path]))
