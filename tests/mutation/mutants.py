@@ -77,7 +77,7 @@ MUTANTS = [
         "cox/storage/lineage.py",
         "        if log.header is not None and log.header.run != run_id:\n",
         "        if False:\n",
-        "tests/troubles/test_lives.py::test_journals_of_a_run_that_was_begun_anew_under_its_name",
+        "tests/troubles/test_lives.py::test_a_longer_journal_of_another_run_does_not_win",
     ),
     Mutant(
         "a journal follows what is in the store file",

@@ -106,6 +106,19 @@ def test_journals_of_a_run_that_was_begun_anew_under_its_name(tmp_path: Path) ->
     assert (tmp_path / "x/.cox/journal" / name).with_suffix(".foreign").exists()
 
 
+def test_a_longer_journal_of_another_run_does_not_win(tmp_path: Path) -> None:
+    session(tmp_path, "old", 100, killed=True)
+    old = logs_of(tmp_path)
+    shutil.copytree(tmp_path, beside(tmp_path))
+    shutil.rmtree(tmp_path / "x")
+    session(tmp_path, "new", 30, killed=True)
+    merge(beside(tmp_path), tmp_path, *old)
+    rows, said = read(tmp_path)
+    assert rows == {"new": 30}
+    assert len(said) == 1
+    check_kept(tmp_path, set(old.values()))
+
+
 FILES = ("store.h5", "run.json", "main.json", ".log")
 
 
