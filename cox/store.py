@@ -153,6 +153,7 @@ class Store:
         on_error: str = "raise",
     ) -> None:
         self._writer: RunWriter | None = None
+        self._save_dir: str | None = None
         self._closed = False
         rank = _check_options(mode, rank, sync, on_error)
         folder = layout.absolute(storage_folder)
@@ -215,8 +216,12 @@ class Store:
 
     @property
     def save_dir(self) -> str:
-        """The run's directory for whatever the program saves, absolute."""
-        return str(self._run.save_dir)
+        """The run's directory for whatever the program saves, absolute; programs may name another one."""
+        return str(self._run.save_dir) if self._save_dir is None else self._save_dir
+
+    @save_dir.setter
+    def save_dir(self, directory: str | os.PathLike[str]) -> None:
+        self._save_dir = os.fspath(directory)
 
     @property
     def tb_dir(self) -> str:

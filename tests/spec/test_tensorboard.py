@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboardX import SummaryWriter
 
 from cox import tensorboard_view
-from cox.errors import CollectionWarning, CoxWarning, RowError, TableNotFoundError
+from cox.errors import CollectionWarning, CoxWarning, IrregularFileError, RowError, TableNotFoundError
 from cox.readers import CollectionReader
 from cox.store import OBJECT, PICKLE, Store, schema_from_dict
 from cox.tensorboard_view import ViewError, links
@@ -919,7 +919,8 @@ def test_mode_w_removes_event_files_and_nothing_else(out: Path) -> None:
     folder.rename(shared)
     folder.symlink_to(shared)
     (shared / "events.out.tfevents.2.other").touch()
-    Store(out, "run", mode="w").close()
+    with pytest.raises(IrregularFileError, match="tensorboard is a link"):
+        Store(out, "run", mode="w")
     assert (shared / "events.out.tfevents.2.other").exists()
 
 

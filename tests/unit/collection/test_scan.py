@@ -72,7 +72,7 @@ def test_a_folder_that_goes_meanwhile_has_no_runs(tmp_path: Path, monkeypatch: p
     really = os.scandir
 
     def scandir(path: Any) -> Any:
-        if str(path).endswith("sweep"):
+        if str(path).rstrip("/").endswith("sweep"):
             shutil.rmtree(path)
         return really(path)
 
