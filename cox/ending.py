@@ -26,6 +26,20 @@ def watch() -> None:
     if _is_watched:
         return
     _is_watched = True
+    try:
+        _watch_code()
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # another Python: its exit statuses are not seen
+        return
+    if sys.version_info < (3, 12):
+        _make_exit_raise_objects()
+
+
+def _watch_code() -> None:
     plain = SystemExit.__dict__["code"]
 
     def read(error: SystemExit) -> Any:
@@ -40,8 +54,6 @@ def watch() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.13 has another name for it besides
         sys._clear_type_cache()  # the old attribute may have been looked up before
-    if sys.version_info < (3, 12):
-        _make_exit_raise_objects()
 
 
 def _make_exit_raise_objects() -> None:

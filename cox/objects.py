@@ -39,6 +39,7 @@ from cox.errors import (
     MissingExtraError,
     RebuildError,
     UntrustedObjectError,
+    in_python,
 )
 from cox.signing import Origin
 from cox.storage import fs, layout
@@ -333,7 +334,7 @@ def _untrusted(refusal: Exception, needs: str, where: str) -> UntrustedObjectErr
     needs = needs or getattr(refusal, "name", None) or str(refusal).partition("\n")[0]
     return UntrustedObjectError(
         f"{where}: this object is rebuilt by {needs}, which may run any code, and it carries no valid "
-        "signature of yours. If you know where it comes from: pass allow_pickle=True, or run "
+        f"signature of yours. If you know where it comes from: {in_python('pass allow_pickle=True, or ')}run "
         f"`cox trust PATH` once for the run, or set {ALLOW_VARIABLE}=1 for programs that you cannot change"
     )
 

@@ -161,8 +161,8 @@ MUTANTS = [
     Mutant(
         "the second copy of a rewind",
         "cox/storage/journal.py",
-        "self._put_all([record, record], ",
-        "self._put_all([record], ",
+        "self._put_all([record, record], self.next_seq, table, nrows)",
+        "self._put_all([record], self.next_seq, table, nrows)",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
     ),
     # --- The fold and the snapshot
@@ -688,12 +688,5 @@ MUTANTS = [
         "        if not (lost := strays(references(result))):\n",
         "        lost = strays(references(result))\n        if True:\n",
         f"{TROUBLES}/test_readable_objects.py::test_what_only_this_process_could_find_is_refused_at_once",
-    ),
-    Mutant(
-        "an object's file is no link",
-        "cox/storage/fs.py",
-        "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
-        "os.O_RDONLY | os.O_NONBLOCK",
-        f"{UNIT}/test_objects.py::test_what_is_no_file_of_the_run_is_not_opened",
     ),
 ]
