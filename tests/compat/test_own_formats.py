@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import cox
+from cox.storage import journal
 
 GOLDEN = Path(__file__).with_name("golden")
 RUNS = sorted(path.parent for path in GOLDEN.glob("own/*/*/expected.json"))
@@ -31,9 +32,13 @@ make_own = _load_generator()
 
 
 def test_there_are_golden_runs_of_every_version() -> None:
-    assert [f"{run.parent.name}/{run.name}" for run in RUNS] == ["v1/closed", "v1/killed", "v1/ranks"]
-    journals = list((GOLDEN / "own" / "v1" / "killed" / ".cox" / "journal").glob("*.log"))
-    assert journals, "what was killed has a journal"
+    versions, runs = [f"v{number}" for number in range(1, journal.VERSION + 1)], ["closed", "killed", "ranks"]
+    assert [f"{run.parent.name}/{run.name}" for run in RUNS] == [
+        f"{v}/{run}" for v in versions for run in runs
+    ]
+    for version in versions:
+        journals = list((GOLDEN / "own" / version / "killed" / ".cox" / "journal").glob("*.log"))
+        assert journals, "what was killed has a journal"
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}-{run.name}")

@@ -1,4 +1,4 @@
-"""Write golden runs in the format of today: `python tests/compat/golden/make_own.py own/v1`.
+"""Write golden runs in the format of today: `python tests/compat/golden/make_own.py own/v2`.
 
 Run once for each format version, when it is new; what it wrote is never made anew. The runs hold what the
 format can hold: `closed` is folded and closed, `killed` is what a SIGKILL left (a store file, and a journal
@@ -123,12 +123,15 @@ def main(target: str) -> None:
         (run.root / "expected.json").write_text(json.dumps(expected, ensure_ascii=False) + "\n")
         for empty in [path for path in run.root.rglob("*") if path.is_dir() and not any(path.iterdir())]:
             (empty / ".keep").touch()
-        for path in [*run.claims_dir.glob("*.json"), run.run_file]:
-            path.write_text(path.read_text().replace(os.uname().nodename, "somewhere"))
+        for path in run.meta_dir.rglob("*.json"):
+            text = path.read_text().replace(os.uname().nodename, "somewhere")
+            path.write_text(text.replace(os.uname().release, "6.1"))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--fill":
-        fill(Path(sys.argv[2]), sys.argv[3])
+        _, _, target, exp_id = sys.argv
+        sys.argv = ["make_own.py"]  # the command that the runs remember
+        fill(Path(target), exp_id)
     else:
         main(sys.argv[1])
