@@ -314,8 +314,7 @@ class JournalWriter:
                 # an fsync says nothing of a directory's own name, which may be as new as the file
                 fs.sync_directories(self._run.journal_dir, self._run.root.parent)
         except OSError:
-            os.close(fd)
-            fs.unlink(path)
+            self._drop(fd, path)
             raise
         size = len(header)
         # no call from here to the end, so that no signal handler comes between
@@ -323,7 +322,13 @@ class JournalWriter:
             self.fd, self.salt, self.path, self.size, self._header_size = fd, salt, path, size, size
             self._first_seq = seq
             return
+        self._drop(fd, path)
+
+    def _drop(self, fd: int, path: Path) -> None:
+        """Remove a file that was begun and has no record, and what was said of it."""
         os.close(fd)
+        with contextlib.suppress(OSError):  # then readers are told of a journal that lacks, and no row does
+            newest.forget(self._run, self.writer, path.name)
         fs.unlink(path)
 
 
