@@ -54,7 +54,7 @@ def fold_locked(
     adopt: bool = False,
 ) -> snapshot.Snapshot:
     """As `fold`, for who holds the fold's lock already."""
-    now = snapshot.read(run, own=own.salts if own else ())
+    now = snapshot.read(run, own=own)
     adopted = adopt and snapshot.adopt_rows(now.content)
     _put(run, now, own, durable=durable, changed=adopted or now.store_is_foreign)
     return now
@@ -124,7 +124,7 @@ def rewind_others(
         OSError: The new file could not be written; the run is as it was.
     """
     with claims.exclusive(run.fold_lock, patience=patience), _kept_away(run, own) as live:
-        now = snapshot.read(run, own=own.salts)
+        now = snapshot.read(run, own=own)
         gone = [name for name in now.writers if name not in live and name not in spared]
         if layout.MAIN_WRITER in gone:
             snapshot.adopt_rows(now.content)
@@ -157,7 +157,7 @@ def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
         Whether it holds none at all.
     """
     with claims.exclusive(run.fold_lock), _kept_away(run, own) as live:
-        now = snapshot.read(run, rows=bool(live), own=own.salts)
+        now = snapshot.read(run, rows=bool(live), own=own)
         content = now.content
         now.drop_rows(name for name in content.writers if name not in live)
         if live:

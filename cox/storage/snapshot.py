@@ -8,7 +8,7 @@ sequence number that the store file says it holds. No lock is taken, nothing is 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def read(
     *,
     tables: Iterable[str] | None = None,
     rows: bool = True,
-    own: Collection[int] = (),
+    own: journal.JournalWriter | None = None,
 ) -> Snapshot:
     """Read a run.
 
@@ -144,7 +144,8 @@ def read(
         run: Where it lies.
         tables: The rows of these tables only; None for all.
         rows: Whether to read rows at all, or only which tables there are and how many rows they have.
-        own: The salts of journals that this process wrote, for `lineage.select`.
+        own: The journal of the writer that asks, whose rows go before others in its place. What a signal
+            handler logs meanwhile counts, too.
 
     Raises:
         RunNotFoundError: There is no store file, and no journal.
@@ -181,7 +182,7 @@ def _read_once(
     *,
     run_id: str | None,
     rows: bool,
-    own: Collection[int],
+    own: journal.JournalWriter | None,
 ) -> Snapshot:
     marks = newest.read(run)
     journals = journal.read_journals(run.journal_dir, bulk.read)
@@ -217,7 +218,7 @@ def replay(
     run_id: str | None = None,
     tables: Iterable[str] | None = None,
     rows: bool = True,
-    own: Collection[int] = (),
+    own: journal.JournalWriter | None = None,
 ) -> Snapshot:
     """Apply journals to what a store file holds, or to what is left of it. Changes `content`.
 
@@ -227,7 +228,7 @@ def replay(
         run_id: The id that the run has by its `run.json`.
         tables: The rows of these tables only; None for all.
         rows: Whether rows are read at all.
-        own: The salts of journals that this process wrote.
+        own: As in `read`.
     """
     snapshot = Snapshot(content, journals)
     known = lineage.choose_id(run_id, content.run_id, journals)
@@ -303,7 +304,12 @@ class _Replay:
     """Applies journals to what the store file holds."""
 
     def __init__(
-        self, snapshot: Snapshot, wanted: frozenset[str] | None, *, rows: bool, own: Collection[int]
+        self,
+        snapshot: Snapshot,
+        wanted: frozenset[str] | None,
+        *,
+        rows: bool,
+        own: journal.JournalWriter | None,
     ) -> None:
         self._snapshot = snapshot
         self._own = own
@@ -325,7 +331,7 @@ class _Replay:
 
     def _run_writer(self, state: dict[str, Any], logs: list[journal.Journal]) -> None:
         """Apply what belongs to the run of a writer's journals, and note what does not."""
-        writer = lineage.select(self._content.run_id, state, logs, self._own)
+        writer = lineage.select(self._content.run_id, state, logs, self._own.salts if self._own else ())
         self._snapshot.foreign += writer.foreign
         journals = state.setdefault("journals", [])
         journals[:0] = [[log.salt, state["seq"]] for log in writer.folded]

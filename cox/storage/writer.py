@@ -698,7 +698,7 @@ class RunWriter:
         """Learn which tables the run has, from `now` if it was read. Returns the next sequence number."""
         from cox.storage import snapshot
 
-        now = now or snapshot.read(self.run, rows=False, own=self.journal.salts)
+        now = now or snapshot.read(self.run, rows=False, own=self.journal)
         own = snapshot.own_rows(now.content, self.name)
         for name, table in now.tables.items():
             schema = self._with_rank(name, table.schema)
