@@ -267,10 +267,11 @@ class JournalWriter:
 
     def close(self) -> None:
         """Let go of the file; the next record begins a new one."""
-        if self.dirty:
+        # a signal handler that closes it may have come right behind a write, which then does not count
+        if self.dirty or (self.fd >= 0 and os.fstat(self.fd).st_size > self.size):
             self.take_back()
-        # no call before the file is let go of: rows that a signal handler logs into it after its end was noted
-        # would belong nowhere
+        # no call before the file is let go of: rows that a signal handler logs into it after its end was
+        # noted would belong nowhere
         if self.size > self._header_size:
             self.after = [*self.after, (self.salt, self.next_seq)]
         fd, self.fd, self.generation = self.fd, -1, self.generation + 1
