@@ -6,6 +6,7 @@ docs/FORMAT.md gives it, and that its parts agree.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, TypedDict
 
 import msgspec
@@ -79,8 +80,8 @@ def decode(text: bytes, path: str) -> Run:
         FormatVersionError: A newer cox wrote it.
     """
     try:
-        _check_version(_decode_version(text)["version"], path)
         run = _decode(text)
+        _check_version(run["version"], path)
         for name, table in run["tables"].items():
             checks.check_table_name(name)
             _check_table(name, table)
@@ -89,6 +90,8 @@ def decode(text: bytes, path: str) -> Run:
     except FormatVersionError:
         raise
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        with contextlib.suppress(ValueError, RecursionError):  # a newer one may be made otherwise
+            _check_version(_decode_version(text)["version"], path)
         raise DamagedError(f"{RUN_ATTRIBUTE} cannot be read: {error}") from error
     return run
 

@@ -8,6 +8,7 @@ shape, size and place are not those that cox, PyTables and pandas give it. No ot
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -130,19 +131,45 @@ def check_size(claimed: int, there: Callable[[], int]) -> None:
         raise DamagedError(f"{claimed} bytes are claimed, and {there()} are there")
 
 
-def check_dataset(dataset: h5py.h5d.DatasetID, path: str) -> None:
-    """Refuse a dataset that is not a list of rows in this file, in chunks; `packing` looks at their filters.
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A list of rows that lie in the file itself, in chunks.
+
+    Attributes:
+        id: It, for HDF5.
+        nrows: How many rows it has.
+        chunk_rows: How many rows a chunk has.
+        filters: The numbers of the filters that a chunk goes through, in this order.
+    """
+
+    id: h5py.h5d.DatasetID
+    nrows: int
+    chunk_rows: int
+    filters: list[int]
+
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of a row, see `stored_dtype`."""
+        return stored_dtype(self.id.get_type())
+
+
+def open_dataset(file: h5py.h5f.FileID, path: str) -> Dataset:
+    """Open a list of rows in this file, in chunks; `packing` looks at their filters.
+
+    Each question to h5py costs some microseconds, and there are a few for each run: each is asked once.
 
     Raises:
-        DamagedError: It is not. Says in what.
+        DamagedError: It is something else. Says in what.
     """
+    dataset = h5py.h5d.open(file, path.encode())
     how = dataset.get_create_plist()
     if how.get_layout() != h5py.h5d.CHUNKED:
         if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
             raise DamagedError(f"{path!r} keeps its rows outside of the file")
         raise DamagedError(f"{path!r} does not keep its rows in chunks")
-    if dataset.rank != 1:
+    shape = dataset.shape
+    if len(shape) != 1:
         raise DamagedError(f"{path!r} is not a list of rows")
+    return Dataset(dataset, shape[0], how.get_chunk()[0], filters_of(how))
 
 
 def filters_of(how: h5py.h5p.PropDCID) -> list[int]:

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -37,6 +38,9 @@ _TABLE_PARTS = frozenset({"table", "_i_table"})
 
 #: The names of the descriptors of this process.
 _DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112
+
+#: Files up to this size are read at once, which costs less than to have HDF5 find an open one by its name.
+SMALL_BYTES = 128 * 1024
 
 #: Rows of so many bytes or more are mostly padding.
 WIDE = 1024
@@ -70,12 +74,7 @@ def read(path: Path | str, *, tables: Iterable[str] | None = None, rows: bool = 
 @contextlib.contextmanager
 def opened(path: Path | str) -> Iterator[h5py.h5f.FileID]:
     """The file, as long as the block runs."""
-    fd = fs.open_own(path)
-    try:
-        # HDF5 has no way not to follow a link, or to wait for a pipe: it opens what is open here already
-        file = _open(f"{_DESCRIPTORS}/{fd}".encode())
-    finally:
-        os.close(fd)
+    file = _open(path)
     try:
         yield file
     except BaseException:
@@ -97,7 +96,19 @@ def refused(error: OSError, path: Path | str) -> StorageError:
     return StorageError(error.errno, f"cannot read the store: {said}", os.fspath(path))
 
 
-def _open(path: bytes) -> h5py.h5f.FileID:
+def _open(path: Path | str) -> h5py.h5f.FileID:
+    """Open the file. HDF5 would follow a link, and wait for a pipe: it gets what was opened before."""
+    fd = fs.open_own(path)
+    try:
+        size = os.fstat(fd).st_size
+        if size <= SMALL_BYTES:
+            return h5py.h5f.open_file_image(os.read(fd, size))
+        return _open_again(f"{_DESCRIPTORS}/{fd}".encode())
+    finally:
+        os.close(fd)
+
+
+def _open_again(path: bytes) -> h5py.h5f.FileID:
     try:
         return h5py.h5f.open(path, h5py.h5f.ACC_RDONLY, fapl=_access(h5py.h5f.CLOSE_STRONG))
     except OSError as error:
@@ -130,17 +141,17 @@ def _read_open(
         content.tables[name], content.nrows[name] = table, about["nrows"]
         if wanted is None or name in wanted:
             dataset = dataset_at(file, f"{name}/table")
-            content.nrows[name] = dataset.shape[0]  # another program may have appended
-            if dataset.shape[0] < about["nrows"]:
-                raise DamagedError(f"table {name!r} has only {dataset.shape[0]} of its {about['nrows']} rows")
+            content.nrows[name] = dataset.nrows  # another program may have appended
+            if dataset.nrows < about["nrows"]:
+                raise DamagedError(f"table {name!r} has only {dataset.nrows} of its {about['nrows']} rows")
             if rows:
                 table.parts = _read_described(file, dataset, table, about)
-                if dataset.shape[0] == about["nrows"]:
+                if dataset.nrows == about["nrows"]:
                     content.stored[name] = list(table.parts)
     roots = {name.partition("/")[0] for name in described}
     if any("number" in about for about in described.values()):
         roots.add(SIDECAR_GROUP)
-    if (wanted is None and rows) or h5py.h5g.open(file, b"/").get_num_objs() != len(roots):
+    if (wanted is None and rows) or file.get_num_objs() != len(roots):
         _read_others(h5py.File(file), content, wanted, rows=rows, of_upstream=not run["version"])
     return content
 
@@ -155,7 +166,7 @@ def _read_others(
         paths.add(path)
         dataset = dataset_at(file.id, f"{path}/table")
         table, places = upstream_table(name, groups[path], dataset)
-        content.tables[name], content.nrows[name] = table, dataset.shape[0]
+        content.tables[name], content.nrows[name] = table, dataset.nrows
         if rows and (wanted is None or name in wanted):
             table.parts = _read_parts(dataset, table.schema, places)
             note_missing(table)
@@ -214,27 +225,12 @@ def run_attribute(file: h5py.h5f.FileID, path: Path | str) -> attribute.Run:
     return attribute.decode(text, os.fspath(path))
 
 
-def dataset_at(file: h5py.h5f.FileID, path: str) -> h5py.h5d.DatasetID:
+def dataset_at(file: h5py.h5f.FileID, path: str) -> checks.Dataset:
     """A dataset that lies in the file itself: links may lead to other files, and so may raw data."""
-    group = file
-    *parents, last = path.encode().split(b"/")
-    for name in parents:
-        _check_hard_link(group, name)
-        group = h5py.h5g.open(group, name)
-    _check_hard_link(group, last)
-    dataset = h5py.h5d.open(group, last)
-    checks.check_dataset(dataset, path)
-    return dataset
-
-
-def chunk_rows(dataset: h5py.h5d.DatasetID) -> int:
-    """How many rows a chunk has."""
-    return int(dataset.get_create_plist().get_chunk()[0])
-
-
-def _check_hard_link(group: Any, name: bytes) -> None:
-    if not is_hard(group, name):
-        raise DamagedError(f"{name.decode()!r} is a link to somewhere else")
+    for part in accumulate(path.split("/"), "{}/{}".format):  # a group before what is in it
+        if not is_hard(file, part.encode()):
+            raise DamagedError(f"{part!r} is a link to somewhere else")
+    return checks.open_dataset(file, path)
 
 
 def is_hard(group: Any, name: bytes) -> bool:
@@ -243,7 +239,7 @@ def is_hard(group: Any, name: bytes) -> bool:
 
 
 def _read_described(
-    file: h5py.h5f.FileID, dataset: h5py.h5d.DatasetID, table: TableData, about: attribute.Table
+    file: h5py.h5f.FileID, dataset: checks.Dataset, table: TableData, about: attribute.Table
 ) -> list[Part]:
     parts = _read_parts(dataset, table.schema, about["places"])
     for at in about.get("missing", ()):
@@ -267,24 +263,29 @@ def exact_cells(file: h5py.h5f.FileID, about: attribute.Table, at: int) -> list[
 
 def _sidecar(file: h5py.h5f.FileID, path: str) -> Array:
     dataset = dataset_at(file, path)
-    checks.check_size(dataset.shape[0] * dataset.get_type().get_size(), dataset.get_storage_size)
-    return rows_of(dataset)
+    dtype = dataset.dtype()
+    checks.check_size(dataset.nrows * dtype.itemsize, dataset.id.get_storage_size)
+    return rows_of(dataset, dtype)
 
 
-def rows_of(dataset: h5py.h5d.DatasetID, start: int = 0, stop: int | None = None) -> Array:
-    """Rows as they lie in the file, without a conversion. The dataset is one of `dataset_at`.
+def rows_of(dataset: checks.Dataset, dtype: np.dtype[Any], start: int = 0, stop: int | None = None) -> Array:
+    """Rows as they lie in the file, without a conversion.
+
+    Args:
+        dataset: One of `dataset_at`.
+        dtype: Its dtype.
+        start: The first row.
+        stop: The one behind the last; None for all.
 
     Raises:
         DamagedError: A chunk is not there, or does not hold its rows.
     """
-    dtype, nrows = checks.stored_dtype(dataset.get_type()), dataset.shape[0]
-    stop = nrows if stop is None else min(stop, nrows)
-    how = dataset.get_create_plist()
-    filters, step, itemsize = checks.filters_of(how), how.get_chunk()[0], dtype.itemsize
+    stop = dataset.nrows if stop is None else min(stop, dataset.nrows)
+    filters, step, itemsize = dataset.filters, dataset.chunk_rows, dtype.itemsize
     rows = np.empty(max(0, stop - start), dtype=dtype)
     raw = rows.view(np.uint8).reshape(len(rows), itemsize)
     for first in range(start - start % step, stop, step):
-        mask, stored = dataset.read_direct_chunk((first,))
+        mask, stored = dataset.id.read_direct_chunk((first,))
         passed = [number for i, number in enumerate(filters) if not mask >> i & 1] if mask else filters
         chunk = packing.unpack(stored, passed, step, itemsize)
         begin, end = max(first, start), min(first + step, stop)
@@ -325,16 +326,16 @@ def patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
         part.values[column.name][row - starts[at]] = value
 
 
-def _read_parts(dataset: h5py.h5d.DatasetID, schema: Schema, places: Sequence[Sequence[Any]]) -> list[Part]:
+def _read_parts(dataset: checks.Dataset, schema: Schema, places: Sequence[Sequence[Any]]) -> list[Part]:
     """A table's rows. Texts so wide that they would not fit into memory padded are decoded in slices."""
-    nrows, itemsize = dataset.shape[0], dataset.get_type().get_size()
-    checks.check_size(nrows * itemsize, dataset.get_storage_size)
-    at_once = max(1, SLICE_BYTES // itemsize)
-    if itemsize < WIDE or nrows <= at_once:
-        return [part_of(rows_of(dataset), schema, places)]
+    nrows, dtype = dataset.nrows, dataset.dtype()
+    checks.check_size(nrows * dtype.itemsize, dataset.id.get_storage_size)
+    at_once = max(1, SLICE_BYTES // dtype.itemsize)
+    if dtype.itemsize < WIDE or nrows <= at_once:
+        return [part_of(rows_of(dataset, dtype), schema, places)]
     parts = []
     for start in range(0, nrows, at_once):
-        parts.append(unpadded(part_of(rows_of(dataset, start, start + at_once), schema, places)))
+        parts.append(unpadded(part_of(rows_of(dataset, dtype, start, start + at_once), schema, places)))
     return parts
 
 
@@ -387,15 +388,15 @@ def upstream_groups(file: h5py.File, described: Container[str]) -> Iterator[tupl
 
 
 def upstream_table(
-    name: str, group: h5py.Group, dataset: h5py.h5d.DatasetID
+    name: str, group: h5py.Group, dataset: checks.Dataset
 ) -> tuple[TableData, list[list[Any]]]:
     """Schema and places of a table in pandas' layout, from the attributes."""
     data = _plain_attribute(group.id, UPSTREAM_ATTRIBUTE)
     schema = data["schema"]
     places: dict[str, list[Any]] = {}
     for field_name in _plain_attribute(group.id, "values_cols"):
-        shape = checks.stored_dtype(dataset.get_type())[field_name].shape
-        listed = _plain_attribute(dataset, f"{field_name}_kind")
+        shape = dataset.dtype()[field_name].shape
+        listed = _plain_attribute(dataset.id, f"{field_name}_kind")
         for at, column in enumerate(listed):
             places[column] = [field_name, at if shape else -1]
     ordered = [column for column in _column_order(group, schema) if column in places]

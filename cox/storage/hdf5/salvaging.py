@@ -88,18 +88,19 @@ def _described(found: Salvage, file: h5py.h5f.FileID, name: str, about: attribut
     _keep(found, table, good)
 
 
-def _sound_dataset(file: h5py.h5f.FileID, name: str) -> h5py.h5d.DatasetID:
+def _sound_dataset(file: h5py.h5f.FileID, name: str) -> checks.Dataset:
     dataset = reading.dataset_at(file, f"{checks.check_table_name(name)}/table")
-    nrows, itemsize = dataset.shape[0], dataset.get_type().get_size()
-    checks.check_size(nrows * itemsize, file.get_filesize)  # the list of its chunks may be damaged
-    if nrows // reading.chunk_rows(dataset) > file.get_filesize():
+    nrows = dataset.nrows
+    # the list of its chunks may be damaged
+    checks.check_size(nrows * dataset.dtype().itemsize, file.get_filesize)
+    if nrows // dataset.chunk_rows > file.get_filesize():
         raise DamagedError(f"for {nrows} rows, it has more chunks than the file has bytes")
     return dataset
 
 
 def _read_chunks(
     found: Salvage,
-    dataset: h5py.h5d.DatasetID,
+    dataset: checks.Dataset,
     table: TableData,
     places: Sequence[Sequence[Any]],
     written: int = 0,
@@ -108,19 +109,18 @@ def _read_chunks(
 
     There should be at least as many as were `written`.
     """
-    nrows, step = dataset.shape[0], reading.chunk_rows(dataset)
-    kind = checks.stored_dtype(dataset.get_type())
+    nrows, step, dtype = dataset.nrows, dataset.chunk_rows, dataset.dtype()
     good = np.ones(nrows, dtype=np.bool_)
     reason = "they are not there"
     for start in range(0, nrows, step):
         try:
-            rows = reading.rows_of(dataset, start, start + step)
+            rows = reading.rows_of(dataset, dtype, start, start + step)
         except Exception as error:  # noqa: BLE001 - h5py raises all kinds
             _raise_if_no_damage(error)
             good[start : start + step], reason = False, str(error)
-            rows = np.zeros(min(step, nrows - start), dtype=kind)
+            rows = np.zeros(min(step, nrows - start), dtype=dtype)
         part = reading.part_of(rows, table.schema, places)
-        table.parts.append(reading.unpadded(part) if kind.itemsize >= reading.WIDE else part)
+        table.parts.append(reading.unpadded(part) if dtype.itemsize >= reading.WIDE else part)
     lost = [*_ranges(np.flatnonzero(~good)), *([(nrows, written)] if written > nrows else [])]
     if lost:
         which = ", ".join(f"rows {start} to {stop - 1}" for start, stop in lost)
