@@ -741,7 +741,7 @@ def _check_options(mode: str, rank: Any, sync: str | None, on_error: str) -> int
     """Refuse what is not an option. Returns the rank as Python's int."""
     if mode not in ("a", "r", "w"):
         raise ValueError(f"mode={mode!r}: choose 'a' to write, 'w' to begin anew, 'r' to read")
-    number = None if rank is None else as_count(rank)
+    number = None if rank is None or isinstance(rank, float) else as_count(rank)
     if rank is not None and number is None:
         raise ValueError(f"rank={rank!r}: give this process's number, 0 or more")
     if sync not in (None, "row"):

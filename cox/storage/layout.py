@@ -49,7 +49,6 @@ _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
 _WRITER = r"main|rank-[0-9]{1,18}"
 _WRITER_NAME = re.compile(_WRITER)
-_WRITER_NAME = re.compile(r"main|rank-\d+")
 _JOURNAL_NAME = re.compile(rf"({_WRITER})-([0-9a-f]{{8}})\.log")
 # seconds, host, process and number; those that tensorboardX and torch make are named otherwise
 _OWN_EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{10}\.\d{6}\..*\.\d+\.\d{6}(\.redrawn)*", re.DOTALL)

@@ -131,7 +131,7 @@ def test_following_a_run_whose_process_is_killed(start: Start, out: Path, writer
 
 
 def test_following_a_run_of_which_nobody_says_how_it_is(sweep: Path, call: Call) -> None:
-    for path in (sweep / "a0" / ".cox").rglob("run.json"):
+    for path in (sweep / "a0" / ".cox").glob("*.json"):  # run.json, and its sessions
         path.unlink()
     done = call("tail", sweep / "a0", "-f", "-n", 1, "--columns", "step")
     assert (done.stdout, done.stderr) == ("step\n4\n", "nobody says whether run a0 goes on\n")

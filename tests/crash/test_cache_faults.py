@@ -616,7 +616,7 @@ def test_a_disk_that_gets_full_while_rows_are_written(
 ) -> None:
     """A file gets so many bytes, and then no more."""
     back_to(folder, None)
-    really = Path.open
+    really = fs._open
 
     class Full:
         def __init__(self, file: Any) -> None:
@@ -635,12 +635,12 @@ def test_a_disk_that_gets_full_while_rows_are_written(
         def __exit__(self, *about: object) -> None:
             self._file.close()
 
-    def opening(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
-        file = really(self, mode, *args, **options)
-        return Full(file) if mode == "xb" else file
+    def opening(fd: int, mode: str) -> Any:
+        file = really(fd, mode)
+        return Full(file) if mode == "w+b" else file
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", opening)
+        patch.setattr(fs, "_open", opening)
         assert_same(folder)
         if written < 3000:
             assert files_of(folder) == set()

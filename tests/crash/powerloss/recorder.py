@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from cox.storage import fs
 from tests.crash.powerloss.trace import ROOT, Data, Event, Mark, Names, Size, Sync, Trace, Tree
 
 
@@ -223,6 +224,14 @@ def _patch(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
         return made if "b" in mode else io.TextIOWrapper(made, *args, **options)
 
     patch.setattr(Path, "open", open_path)
+    real_fdopen = fs._open
+
+    def open_descriptor(fd: int, mode: str) -> Any:
+        if recorder.open_file(fd) is None or not set(mode) & set("wxa+"):
+            return real_fdopen(fd, mode)
+        return io.BufferedRandom(_File(recorder, fd, mode.replace("b", "")))
+
+    patch.setattr(fs, "_open", open_descriptor)
 
 
 _CALLS = [
@@ -238,10 +247,13 @@ _CALLS = [
 class _File(io.FileIO):
     """A file whose writes are recorded: those of Python's own file objects do not go through `os`."""
 
-    def __init__(self, recorder: Recorder, path: Path, mode: str) -> None:
+    def __init__(self, recorder: Recorder, path: Path | int, mode: str) -> None:
         before = recorder.named(path)
         super().__init__(path, mode)
         self._recorder = recorder
+        if isinstance(path, int):  # that it was made has been recorded
+            self._inode = recorder.open_file(path)
+            return
         if before is None:
             recorder.made(f"create {path.name}", path, None, directory=False)
         elif "w" in mode:
@@ -251,14 +263,17 @@ class _File(io.FileIO):
     def write(self, data: Any) -> int:
         done = super().write(data)
         written = bytes(memoryview(data).cast("B")[:done])
-        self._recorder.wrote(Path(str(self.name)).name, self._inode, self.tell() - done, written)
+        self._recorder.wrote(self._label(), self._inode, self.tell() - done, written)
         return done
 
     def truncate(self, size: int | None = None) -> int:
         made = super().truncate(size)
         if self._inode is not None:
-            self._recorder.did(Size(Path(str(self.name)).name, self._inode, made))
+            self._recorder.did(Size(self._label(), self._inode, made))
         return made
+
+    def _label(self) -> str:
+        return self._recorder.label(self._inode) if isinstance(self.name, int) else Path(str(self.name)).name
 
 
 def _name(path: Any) -> str:
