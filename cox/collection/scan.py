@@ -10,9 +10,6 @@ from typing import NamedTuple
 
 from cox.storage import layout
 
-_JOURNALS = f"{layout.META_DIR}/{layout.JOURNAL_DIR}"
-_RUN_FILE = f"{layout.META_DIR}/{layout.RUN_FILE}"
-
 #: Of a file: inode, size in bytes, time of its last change and of its last change of status in ns.
 Marks = tuple[int, int, int, int]
 _NO_FILE: Marks = (0, -1, 0, 0)
@@ -112,8 +109,8 @@ def is_run(root: str | os.PathLike[str]) -> bool:
     root = os.fspath(root)
     return (
         _exists(f"{root}/{layout.STORE_FILE}")
-        or _exists(f"{root}/{_JOURNALS}")
-        or _exists(f"{root}/{_RUN_FILE}")
+        or _exists(f"{root}/{layout.JOURNALS}")
+        or _exists(f"{root}/{layout.RUN_INFO}")
     )
 
 
@@ -132,13 +129,13 @@ def state_of(root: str, known: State | None = None) -> State:
     except FileNotFoundError:
         store = _NO_FILE
     try:
-        found = os.stat(f"{root}/{_JOURNALS}")  # noqa: PTH116
+        found = os.stat(f"{root}/{layout.JOURNALS}")  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         return State(*store, 0, ())
     journal_dir = max(found.st_mtime_ns, found.st_ctime_ns)
     if known is not None and not known[5] and known[4] == journal_dir:
         return State(*store, journal_dir, ())
-    return State(*store, journal_dir, _journals_in(f"{root}/{_JOURNALS}"))
+    return State(*store, journal_dir, _journals_in(f"{root}/{layout.JOURNALS}"))
 
 
 def _journals_in(directory: str) -> tuple[tuple[str, Marks], ...]:

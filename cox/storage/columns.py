@@ -21,13 +21,13 @@ Array = npt.NDArray[Any]
 #: Texts of so many bytes or less take less memory side by side, padded, than as objects.
 _NARROW = 64
 
-_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
+_DTYPES = {kind: np.dtype(kind) for kind in ("float", "int", "bool")}
+_TEXT = np.dtype(object)
 
 
 def dtype_of(kind: str) -> np.dtype[Any]:
     """The dtype of a column's values; object for everything that is text."""
-    made: np.dtype[Any] = np.dtype(_DTYPES.get(kind, object))
-    return made
+    return _DTYPES.get(kind, _TEXT)
 
 
 def is_text(column: Column) -> bool:

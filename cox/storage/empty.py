@@ -6,6 +6,7 @@ them is known to be empty without one. `python -m cox.storage.empty` makes them 
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,13 +21,13 @@ def contents() -> bytes:
     return TEMPLATE.read_bytes()
 
 
-def is_empty(path: Path) -> bool:
+def is_empty(path: str | os.PathLike[str]) -> bool:
     """Whether a store file is one without tables.
 
     Raises:
         FileNotFoundError: There is none.
     """
-    return path.lstat().st_size == len(contents()) and fs.read_bytes(path) == contents()
+    return os.lstat(path).st_size == len(contents()) and fs.read_bytes(path) == contents()
 
 
 def main() -> None:

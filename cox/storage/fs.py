@@ -166,16 +166,22 @@ def open_own(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         IrregularFileError: A link, a pipe, a directory or a device has that name.
         OSError: The file system refused.
     """
+    return open_and_look(path, flags)[0]
+
+
+def open_and_look(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
+    """As `open_own`; returns what the system says of the file, too."""
     try:
         fd = os.open(path, flags | _OWN_FLAGS, 0o666)
     except OSError as error:
         if error.errno in _IRREGULAR and (problem := irregularity(path)):
             raise IrregularFileError(problem) from None
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
         os.close(fd)
         raise IrregularFileError(irregularity(path) or f"{os.fspath(path)} is not a regular file")
-    return fd
+    return fd, about
 
 
 def irregularity(path: str | os.PathLike[str]) -> str:
@@ -193,14 +199,14 @@ def irregularity(path: str | os.PathLike[str]) -> str:
     return f"{os.fspath(path)} is {kind} and not a regular file: remove it"
 
 
-def refuse_links(*directories: Path) -> None:
+def refuse_links(*directories: str | os.PathLike[str]) -> None:
     """Refuse directories of a run that are links: what cox writes there would go elsewhere.
 
     Raises:
         IrregularFileError: One is a link. Names it, and says what to do.
     """
     for directory in directories:
-        if directory.is_symlink():
+        if os.path.islink(directory):  # noqa: PTH114 - a Path costs as much again
             raise IrregularFileError(_of_link(directory, "the directory itself"))
 
 
@@ -215,7 +221,7 @@ def _of_link(path: str | os.PathLike[str], instead: str) -> str:
     )
 
 
-def read_bytes(path: Path, *, most: int | None = None) -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
     """All bytes that a file of a run has at this moment, and no more, even if it grows meanwhile.
 
     One that another host replaced or removed meanwhile is opened anew: on a network file system there is no
@@ -239,10 +245,9 @@ def read_bytes(path: Path, *, most: int | None = None) -> bytes:
     return _read_whole(path, most)
 
 
-def _read_whole(path: Path, most: int | None) -> bytes:
-    fd = open_own(path)
+def _read_whole(path: str | os.PathLike[str], most: int | None) -> bytes:
+    fd, about = open_and_look(path)
     try:
-        about = os.fstat(fd)
         size = about.st_size
         if most is not None and size > most:
             raise DamagedError(f"{path} has {size} bytes, and such a file has at most {most}")

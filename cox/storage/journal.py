@@ -406,7 +406,7 @@ class Journal:
 ReadRows = Callable[[bytes, int, int], "tuple[bulk.Rows, int] | None"]
 
 
-def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Journal]:
+def read_journals(directory: str | os.PathLike[str], read_rows: ReadRows | None = None) -> list[Journal]:
     """Read every journal in a directory, oldest records first. Blocks and is blocked by nobody.
 
     A journal that vanishes meanwhile was folded: its rows are in the store file, which is read after. One
@@ -416,7 +416,8 @@ def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Jo
         IrregularFileError: The directory is a link.
         FormatVersionError: A newer cox wrote a journal.
     """
-    fs.refuse_links(directory.parent, directory)
+    directory = os.fspath(directory)
+    fs.refuse_links(os.path.dirname(directory), directory)  # noqa: PTH120 - nor one for those
     try:
         names = os.listdir(directory)  # noqa: PTH208 - a plain listing, without a Path for each
     except (FileNotFoundError, NotADirectoryError):
@@ -426,14 +427,15 @@ def read_journals(directory: Path, read_rows: ReadRows | None = None) -> list[Jo
         parsed = layout.parse_journal_name(name)
         if parsed is None:
             continue
+        path = Path(directory, name)
         try:
-            data = fs.read_bytes(directory / name)
+            data = fs.read_bytes(path)
         except FileNotFoundError:
             continue
         except IrregularFileError as error:
-            journals.append(Journal(directory / name, *parsed, damage=[str(error)]))
+            journals.append(Journal(path, *parsed, damage=[str(error)]))
             continue
-        journals.append(parse(data, directory / name, *parsed, read_rows=read_rows))
+        journals.append(parse(data, path, *parsed, read_rows=read_rows))
     journals.sort(key=lambda journal: (journal.writer, journal.first_seq))
     return journals
 

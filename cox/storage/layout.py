@@ -18,6 +18,8 @@ META_DIR = ".cox"
 JOURNAL_DIR = "journal"
 CLAIMS_DIR = "claims"
 RUN_FILE = "run.json"
+#: Both as paths in a run.
+JOURNALS, RUN_INFO = f"{META_DIR}/{JOURNAL_DIR}", f"{META_DIR}/{RUN_FILE}"
 #: The sessions of each writer; those of a run of format 1 are of no writer.
 SESSIONS = "sessions-*.json"
 _BEFORE = "before"
@@ -62,6 +64,10 @@ class RunLayout:
     """The paths of one run directory."""
 
     root: Path
+
+    def inside(self, path: str) -> str:
+        """The path of something in the run, as text: to make a `Path` costs as much as to open a file."""
+        return f"{self.root}/{path}"
 
     @property
     def store_file(self) -> Path:

@@ -51,31 +51,35 @@ def write(run: layout.RunLayout, newest: Newest) -> None:
 
 def files(run: layout.RunLayout) -> list[Path]:
     """The files that say so, one for each writer that did."""
-    try:
-        names = os.listdir(run.meta_dir)  # noqa: PTH208 - a plain listing, without a Path for each
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [run.meta_dir / name for name in names if layout.parse_newest_name(name) is not None]
+    return [run.newest_file(writer) for writer in _writers(run)]
 
 
 def read(run: layout.RunLayout) -> list[Newest]:
     """Each writer's newest journal. Has to be called before the journals are read."""
-    return [newest for path in files(run) if (newest := _read(path)) is not None]
+    return [newest for writer in _writers(run) if (newest := _read(run, writer)) is not None]
 
 
-def _read(path: Path) -> Newest | None:
+def _writers(run: layout.RunLayout) -> list[str]:
+    try:
+        names = os.listdir(run.inside(layout.META_DIR))  # noqa: PTH208 - without a Path for each
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [writer for name in names if (writer := layout.parse_newest_name(name)) is not None]
+
+
+def _read(run: layout.RunLayout, writer: str) -> Newest | None:
+    path = run.inside(f"{layout.META_DIR}/{writer}{layout.NEWEST_SUFFIX}")
     try:
         about = json.loads(fs.read_bytes(path))
         name, seq = about["journal"], about["seq"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None  # it was not synced before a loss of power, say: no row depends on it
     known = isinstance(name, str) and layout.parse_journal_name(name) is not None and type(seq) is int
-    return Newest(path.stem, name, seq) if known else None
+    return Newest(writer, name, seq) if known else None
 
 
 def forget(run: layout.RunLayout, writer: str, journal: str) -> None:
     """Take it back for a journal that goes without having had a record."""
-    path = run.newest_file(writer)
-    newest = _read(path)
+    newest = _read(run, writer)
     if newest is not None and newest.journal == journal:
-        fs.unlink(path)
+        fs.unlink(run.newest_file(writer))

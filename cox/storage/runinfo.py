@@ -26,7 +26,7 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
         FormatVersionError: A newer cox wrote the run.
     """
     try:
-        info = json.loads(fs.read_bytes(run.run_file, most=MOST_BYTES))
+        info = json.loads(fs.read_bytes(run.inside(layout.RUN_INFO), most=MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}  # made by upstream cox, or cut short: what matters is in the tables
     if not isinstance(info, dict):

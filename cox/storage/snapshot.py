@@ -185,13 +185,14 @@ def _read_once(
     own: journal.JournalWriter | None,
 ) -> Snapshot:
     marks = newest.read(run)
-    journals = journal.read_journals(run.journal_dir, bulk.read)
+    journals = journal.read_journals(run.inside(layout.JOURNALS), bulk.read)
+    store_file = run.inside(layout.STORE_FILE)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
         content = (
             hdf5.StoreFile()
-            if empty.is_empty(run.store_file)
-            else hdf5.read(run.store_file, tables=tables, rows=rows)
+            if empty.is_empty(store_file)
+            else hdf5.read(store_file, tables=tables, rows=rows)
         )
     except FileNotFoundError:
         if not journals:

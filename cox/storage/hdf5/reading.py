@@ -98,11 +98,10 @@ def refused(error: OSError, path: Path | str) -> StorageError:
 
 def _open(path: Path | str) -> h5py.h5f.FileID:
     """Open the file. HDF5 would follow a link, and wait for a pipe: it gets what was opened before."""
-    fd = fs.open_own(path)
+    fd, about = fs.open_and_look(path)
     try:
-        size = os.fstat(fd).st_size
-        if size <= SMALL_BYTES:
-            return h5py.h5f.open_file_image(os.read(fd, size))
+        if about.st_size <= SMALL_BYTES:
+            return h5py.h5f.open_file_image(os.read(fd, about.st_size))
         return _open_again(f"{_DESCRIPTORS}/{fd}".encode())
     finally:
         os.close(fd)
@@ -137,7 +136,7 @@ def _read_open(
     content.writers, content.folded_bytes = run["writers"], run["folded_bytes"]
     content.run_id = run.get("id")
     for name, about in described.items():
-        table = TableData(name, Schema.from_json(about["columns"]))
+        table = TableData(name, _schema_of(tuple(about["columns"])))
         content.tables[name], content.nrows[name] = table, about["nrows"]
         if wanted is None or name in wanted:
             dataset = dataset_at(file, f"{name}/table")
@@ -154,6 +153,10 @@ def _read_open(
     if (wanted is None and rows) or file.get_num_objs() != len(roots):
         _read_others(h5py.File(file), content, wanted, rows=rows, of_upstream=not run["version"])
     return content
+
+
+#: Runs share few schemas.
+_schema_of = lru_cache(maxsize=64)(Schema.from_json)
 
 
 def _read_others(
