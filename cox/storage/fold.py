@@ -92,6 +92,7 @@ def _put(
             fs.keep_aside(old, run.meta_dir / f"{old.name}{layout.FOREIGN_SUFFIX}")
         fs.replace_file(old, lambda path: hdf5.write(path, now.content, old=old), durable=durable)
     _remove_all(run, now, own)
+    _forget_missing(run, now, own)
 
 
 def rewind_others(
@@ -204,6 +205,18 @@ def _remove_all(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.Jour
             pass  # another fold was faster
         except OSError as error:  # harmless: the store file says that it holds these rows
             _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
+
+
+def _forget_missing(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.JournalWriter | None) -> None:
+    """Say no more of journals that are lost: it was said, and the run goes on without their rows."""
+    for mark in now.missing:
+        with contextlib.suppress(OSError):  # or its writer is at it, and knows better
+            if own is not None and mark.writer == own.writer:
+                if own.path is None or own.path.name != mark.journal:
+                    newest.forget(run, mark.writer, mark.journal)
+            else:
+                with claims.borrowed(run.claim_file(mark.writer)):
+                    newest.forget(run, mark.writer, mark.journal)
 
 
 def _keep_aside(run: layout.RunLayout, log: journal.Journal) -> None:

@@ -8,6 +8,7 @@ sequence number that the store file says it holds. No lock is taken, nothing is 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ class Snapshot:
         foreign: What belongs to another life of the run, see `lineage`.
         damage: A sentence for each thing that could not be read.
         payloads: Names of the files of objects in rows that come from a journal.
+        missing: Journals that are said to be there, and are not; `damage` tells of them, too.
     """
 
     content: hdf5.StoreFile
@@ -42,6 +44,7 @@ class Snapshot:
     foreign: list[lineage.Foreign] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
+    missing: list[newest.Newest] = field(default_factory=list)
 
     @property
     def tables(self) -> dict[str, TableData]:
@@ -199,17 +202,18 @@ def _read_once(
             raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
         content = hdf5.StoreFile()
     now = replay(content, journals, run_id=run_id, tables=tables, rows=rows, own=own)
-    now.damage += _missing(now, marks)
+    _say_what_is_missing(now, marks)
     return now
 
 
-def _missing(now: Snapshot, marks: list[newest.Newest]) -> list[str]:
-    """A sentence for each journal that is not there, and whose rows are not in the store file either."""
+def _say_what_is_missing(now: Snapshot, marks: list[newest.Newest]) -> None:
+    """Note each journal that is not there, and whose rows are not in the store file either."""
     names = {log.path.name for log in now.journals}
-    reached = {mark: now.content.writers.get(mark.writer, {"seq": 0})["seq"] for mark in marks}
-    return [
-        mark.missing(seq) for mark, seq in reached.items() if mark.journal not in names and seq <= mark.seq
-    ]
+    for mark in marks:
+        seq = now.content.writers.get(mark.writer, {"seq": 0})["seq"]
+        if mark.journal not in names and seq <= mark.seq:
+            now.missing.append(mark)
+            now.damage.append(mark.missing(seq))
 
 
 def replay(
@@ -371,6 +375,7 @@ class _Replay:
         settled = dict(state["rows"])  # how many of its rows stand in `content` already
         expected = state["seq"]
         lost = 0
+        cut_off: Counter[str] = Counter()
         for record in records:
             try:
                 kind, seq = record[0], record[1]
@@ -380,6 +385,10 @@ class _Replay:
                 if kind == journal.ROW:
                     if fresh:
                         name, number = pending[record[2]].name, record[3]
+                        if len(record) - 4 > len(pending[record[2]].columns):
+                            cut_off[name] += 1
+                            expected = seq + 1
+                            continue
                         if number < settled.get(name, 0):  # it was written after a rewind that is lost
                             _cut(self._content, name, log.writer, number, gone=settled[name] - number)
                             settled[name] = number
@@ -401,6 +410,11 @@ class _Replay:
                 self._damaged(log, f"a record makes no sense: {error}")
         if lost:
             self._damaged(log, f"{lost} records are lost")
+        for name, rows in cut_off.items():
+            self._damaged(
+                log,
+                f"table {name!r}: the declaration of a column is lost, and with it the {rows} rows after it",
+            )
         self._settle(log, state, pending, settled, expected)
 
     def _settle(
@@ -444,9 +458,6 @@ class _Replay:
         whole = content.tables.get(name)
         if whole is None:
             whole = content.tables[name] = TableData(name, Schema(_rank_last(table.columns, log.writer)))
-        width = len(table.columns)
-        if any(len(record) - 4 > width for record in table.rows):
-            self._damaged(log, f"table {name!r}: the declaration of a column is lost, and with it its cells")
         content.nrows[name] = content.nrows.get(name, 0) + table.nrows
         merged = merge_schemas(whole.schema, _rank_last(table.columns, log.writer))
         if self._is_wanted(name):

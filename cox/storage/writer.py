@@ -684,7 +684,8 @@ class RunWriter:
 
         now = None if self._journals_left() else snapshot.read(self.run, rows=False)
         adopt = self.rank is None
-        if (now is None or (adopt and snapshot.uncounted_rows(now.content))) and not self._others_live():
+        folds = now is None or bool(now.missing) or (adopt and bool(snapshot.uncounted_rows(now.content)))
+        if folds and not self._others_live():
             now = None
             try:
                 fold.fold(self.run, own=self.journal, adopt=adopt)

@@ -156,11 +156,12 @@ def test_the_record_of_a_column_survives_damage_to_one_of_its_copies(out: Path, 
     assert copy.damage
     with pytest.warns(DamageWarning), Store(out, "copy", mode="r") as read:
         frame = read["t"].df
-    assert frame["step"].tolist() == [0, 1]
-    if which == "both":
+    if which == "both":  # without its cell, the row would be another one
         assert list(frame) == ["step"]
+        assert frame["step"].tolist() == [0]
         assert any("the declaration of a column is lost" in sentence for sentence in copy.damage)
     else:
+        assert frame["step"].tolist() == [0, 1]
         assert frame["added"].isna().tolist() == [True, False]
 
 
