@@ -27,7 +27,7 @@ from cox.errors import DamagedError, DamageWarning, RunNotFoundError, UntrustedO
 from cox.schema import Column
 from cox.storage import hdf5, layout, snapshot
 from cox.storage.columns import TableData
-from cox.trust import TEXT, Trust
+from cox.trust import Place, Trust, place_of
 from tests.crash import workload
 from tests.crash.powerloss.sessions import Author, Row, Stage, State, use_configuration
 from tests.crash.powerloss.trace import Fates, Trace, lay_out
@@ -82,16 +82,17 @@ def _cells(folder: Path, table: TableData, column: Column) -> list[Any]:
     absent = [False] * len(values) if missing is None else missing
     cells = [None if gone else cell for cell, gone in zip(values.tolist(), absent, strict=True)]
     if column.kind in ("object", "pickle"):
-        return [None if cell is None else _decoded(folder, column.kind, cell) for cell in cells]
+        run = layout.RunLayout(folder / "run")
+        trust, place = Trust(run), place_of(run, table.name, column.name)
+        return [None if cell is None else _decoded(run, column.kind, cell, trust, place) for cell in cells]
     return cells
 
 
-def _decoded(folder: Path, kind: str, cell: str) -> Any:
+def _decoded(run: layout.RunLayout, kind: str, cell: str, trust: Trust, place: Place) -> Any:
     try:
         if kind == "object":
-            return _comparable(objects.from_text(cell, Trust(), TEXT))
-        path = layout.RunLayout(folder / "run").objects_dir / cell
-        return _comparable(objects.read_pickle(path, Trust(), TEXT))
+            return _comparable(objects.from_text(cell, trust, place))
+        return _comparable(objects.read_pickle(run.objects_dir / cell, trust, place))
     except (DamagedError, UntrustedObjectError):  # what is signed is none of ours with a hole in it
         return UNREADABLE
 

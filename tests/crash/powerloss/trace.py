@@ -153,6 +153,10 @@ def lay_out(contents: Mapping[str, bytes | None], folder: Path) -> None:
             (folder / name).mkdir()
         else:
             (folder / name).write_bytes(data)
+            if (
+                Path(name).name == "secret"
+            ):  # modes are not recorded, and one that others may read counts for none
+                (folder / name).chmod(0o600)
 
 
 @dataclass
