@@ -139,9 +139,9 @@ def make_directories(path: Path, *, durable: bool = False, inside: Path | None =
         for directory in reversed([path, *path.parents[: len(path.relative_to(inside).parts) - 1]]):
             directory.mkdir(exist_ok=True)
         return
-    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    missing = [one for one in (path, *path.parents) if not one.exists()] if durable else []
     path.mkdir(parents=True, exist_ok=True)
-    if durable and missing:
+    if missing:
         sync_directories(path.parent, missing[-1].parent)
 
 
@@ -154,6 +154,14 @@ def make_directory(path: Path) -> bool:
             raise
         return False
     return True
+
+
+def names_in(directory: str | os.PathLike[str]) -> list[str]:
+    """The names in a directory; none if it is not there. A `Path` for each would cost as much again."""
+    try:
+        return os.listdir(directory)  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def open_own(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:

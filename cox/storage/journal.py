@@ -418,12 +418,8 @@ def read_journals(directory: str | os.PathLike[str], read_rows: ReadRows | None 
     """
     directory = os.fspath(directory)
     fs.refuse_links(os.path.dirname(directory), directory)  # noqa: PTH120 - nor one for those
-    try:
-        names = os.listdir(directory)  # noqa: PTH208 - a plain listing, without a Path for each
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     journals = []
-    for name in names:
+    for name in fs.names_in(directory):
         parsed = layout.parse_journal_name(name)
         if parsed is None:
             continue

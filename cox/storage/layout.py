@@ -171,6 +171,12 @@ def rank_of(writer: str) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
+def is_sessions_name(name: str) -> bool:
+    """Whether this is the name of a file of sessions."""
+    before, _, after = SESSIONS.partition("*")
+    return name.startswith(before) and name.endswith(after)
+
+
 def writer_of_sessions(name: str) -> str | None:
     """The writer in the name of a file of sessions."""
     before, _, after = SESSIONS.partition("*")

@@ -9,7 +9,6 @@ before the first record goes into it, and it is read before the journals are.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +59,7 @@ def read(run: layout.RunLayout) -> list[Newest]:
 
 
 def _writers(run: layout.RunLayout) -> list[str]:
-    try:
-        names = os.listdir(run.inside(layout.META_DIR))  # noqa: PTH208 - without a Path for each
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    names = fs.names_in(run.inside(layout.META_DIR))
     return [writer for name in names if (writer := layout.parse_newest_name(name)) is not None]
 
 

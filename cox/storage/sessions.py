@@ -136,6 +136,10 @@ class _Log:
         return json.dumps(said, indent=1).encode()
 
 
+#: Of each writer, with its file.
+_Logs = list[tuple[str | None, Path, _Log]]
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """All sessions of a run, in the order in which they began.
@@ -291,8 +295,11 @@ class Recorder:
 
 def read(run: layout.RunLayout) -> History:
     """The sessions of a run, as of now: one whose process is gone without a word has crashed."""
+    return _history(run, _read_logs(run))
+
+
+def _history(run: layout.RunLayout, logs: _Logs) -> History:
     for _ in range(_TURNS):
-        logs = _read_logs(run)
         sessions = [
             replace(session, how=CRASHED, ended=last_sign(run, session))
             if session.how == RUNNING and not _is_live(run, session)
@@ -301,8 +308,9 @@ def read(run: layout.RunLayout) -> History:
             for session in log.sessions
         ]
         # one that was open, and whose claim was given up after that, has ended in the meantime
-        if all(session.how != CRASHED for session in sessions) or _read_logs(run) == logs:
+        if all(session.how != CRASHED for session in sessions) or (now := _read_logs(run)) == logs:
             break
+        logs = now
     sessions.sort(key=lambda session: session.started or 0.0)
     left_out = sum(log.left_out for _, _, log in logs)
     return History(tuple(sessions), left_out, max(log.seconds for _, _, log in logs))
@@ -379,7 +387,7 @@ def tell(run: layout.RunLayout, run_id: str) -> None:
     """
     for _ in range(_TURNS):
         logs = _read_logs(run)
-        history = read(run)
+        history = _history(run, logs)
         before = runinfo.read(run)
         how, error = history.outcome()
         attempt = history.last_attempt()
@@ -420,12 +428,15 @@ def _is_live(run: layout.RunLayout, session: Session) -> bool:
 
 
 def _files(run: layout.RunLayout) -> list[tuple[str | None, Path]]:
+    names = fs.names_in(run.inside(layout.META_DIR))
     return [
-        (layout.writer_of_sessions(path.name), path) for path in sorted(run.meta_dir.glob(layout.SESSIONS))
+        (layout.writer_of_sessions(name), run.meta_dir / name)
+        for name in sorted(names)
+        if layout.is_sessions_name(name)
     ]
 
 
-def _read_logs(run: layout.RunLayout) -> list[tuple[str | None, Path, _Log]]:
+def _read_logs(run: layout.RunLayout) -> _Logs:
     """The sessions of each writer, with its file; those of format 1, which has no such file, as of None."""
     logs = [(writer, path, _read_log(path, writer)) for writer, path in _files(run)]
     return logs or [(None, run.sessions_file(None), _of_format_1(runinfo.read(run)))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import shutil
 import sys
 import threading
@@ -748,7 +747,12 @@ class RunWriter:
         places = (self.run.root, self.run.meta_dir, self.run.journal_dir, self.run.objects_dir)
         try:
             with claims.exclusive(self.run.fold_lock, patience=0):
-                found = [path for place in places for path in place.glob(f"{layout.TEMPORARY_PREFIX}*")]
+                found = [
+                    place / name
+                    for place in places
+                    for name in fs.names_in(place)
+                    if name.startswith(layout.TEMPORARY_PREFIX)
+                ]
                 # asked after they were found: who came since has none of them
                 for path in [] if not found or self._others_live() else found:
                     fs.unlink(path)
@@ -759,10 +763,7 @@ class RunWriter:
         return bool(self._journals())
 
     def _journals(self) -> list[str]:
-        try:
-            names = os.listdir(self.run.journal_dir)  # noqa: PTH208 - names are all that is wanted
-        except FileNotFoundError:
-            return []
+        names = fs.names_in(self.run.journal_dir)
         return [name for name in names if name.endswith(layout.JOURNAL_SUFFIX)]
 
     def _others_live(self) -> bool:
