@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from cox.storage import fs, layout
 
 
@@ -42,6 +44,16 @@ class Newest:
         )
 
 
+class _About(msgspec.Struct):
+    """What the file says."""
+
+    journal: str
+    seq: int
+
+
+_decode = msgspec.json.Decoder(_About).decode
+
+
 def write(run: layout.RunLayout, newest: Newest) -> None:
     """Say which journal a writer has begun."""
     about = {"journal": newest.journal, "seq": newest.seq}
@@ -66,12 +78,11 @@ def _writers(run: layout.RunLayout) -> list[str]:
 def _read(run: layout.RunLayout, writer: str) -> Newest | None:
     path = run.inside(f"{layout.META_DIR}/{writer}{layout.NEWEST_SUFFIX}")
     try:
-        about = json.loads(fs.read_bytes(path))
-        name, seq = about["journal"], about["seq"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        about = _decode(fs.read_bytes(path))
+    except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None  # it was not synced before a loss of power, say: no row depends on it
-    known = isinstance(name, str) and layout.parse_journal_name(name) is not None and type(seq) is int
-    return Newest(writer, name, seq) if known else None
+    known = layout.parse_journal_name(about.journal) is not None
+    return Newest(writer, about.journal, about.seq) if known else None
 
 
 def forget(run: layout.RunLayout, writer: str, journal: str) -> None:

@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cox.errors import DamagedError, FormatVersionError
 from cox.storage import claims, empty, fs, journal, layout
 
@@ -26,7 +28,7 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
         FormatVersionError: A newer cox wrote the run.
     """
     try:
-        info = json.loads(fs.read_bytes(run.inside(layout.RUN_INFO), most=MOST_BYTES))
+        info = _loads(fs.read_bytes(run.inside(layout.RUN_INFO), most=MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}  # made by upstream cox, or cut short: what matters is in the tables
     if not isinstance(info, dict):
@@ -37,6 +39,14 @@ def read(run: layout.RunLayout) -> dict[str, Any]:
             f"{run.root} is a run of format {version}; this cox reads up to {VERSION}: upgrade cox"
         )
     return info
+
+
+def _loads(text: bytes) -> Any:
+    """What JSON says. The fast way does not take all that `json` writes: half a surrogate pair, say."""
+    try:
+        return msgspec.json.decode(text)
+    except ValueError:
+        return json.loads(text)
 
 
 def run_id(run: layout.RunLayout) -> str | None:

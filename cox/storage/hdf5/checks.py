@@ -78,10 +78,8 @@ def text_attribute(owner: Any, name: str) -> bytes:
     """
     attribute = h5py.h5a.open(owner, name.encode())
     kind, space = attribute.get_type(), attribute.get_space()
-    extent = space.get_simple_extent_type()
-    if kind.get_class() not in (h5py.h5t.STRING, h5py.h5t.OPAQUE) or (
-        kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
-    ):
+    extent, sort = space.get_simple_extent_type(), kind.get_class()
+    if sort != h5py.h5t.OPAQUE and (sort != h5py.h5t.STRING or kind.is_variable_str()):
         raise DamagedError(f"{name} is not a text of a fixed size")
     if extent == h5py.h5s.NULL:
         return b""
@@ -90,11 +88,7 @@ def text_attribute(owner: Any, name: str) -> bytes:
         raise DamagedError(f"{name} is not one text, but an array of shape {attribute.shape}")
     if not 0 < size <= _MOST_ATTRIBUTE:
         raise DamagedError(f"{name} claims {size} bytes")
-    if kind.get_class() == h5py.h5t.OPAQUE:
-        raw = np.empty((), dtype=f"V{size}")
-        attribute.read(raw, mtype=kind)
-        return raw.tobytes()
-    raw = np.empty((), dtype=f"S{size}")
+    raw = np.empty((), dtype=f"{'V' if sort == h5py.h5t.OPAQUE else 'S'}{size}")
     attribute.read(raw, mtype=kind)
     return raw.tobytes()
 
