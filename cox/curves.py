@@ -140,10 +140,12 @@ class Curves:
         Raises:
             StorageError: The event files cannot be read.
         """
-        from cox.eventfile import drawn
-
         try:
             places = [self._place, *curvefiles.subdirectories(self._place)]
+            if not any(any(place.glob(layout.EVENT_FILES)) for place in places):
+                return {}  # nothing, and no reason to import what reads it
+            from cox.eventfile import drawn
+
             seen = {place: drawn(place) for place in places}
         except OSError as error:
             path = error.filename or self._place

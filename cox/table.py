@@ -23,6 +23,7 @@ from cox.errors import (
 from cox.schema import FILE_KINDS, Column, Schema, as_count, as_mapping, as_number, convert, shown, type_name
 from cox.signing import Origin
 from cox.storage import fs, layout
+from cox.trust import place_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -366,6 +367,18 @@ class Table:
                 f"as {type_name(column.type)}: {error}"
             ) from error
 
+    def _is_same_object(self, column: Column, before: Any, after: Any) -> bool:
+        """Whether a stored cell and one that is to be stored stand for equal objects."""
+        run, trust = self._store._run, self._store._trust
+        place = place_of(run, self.name, column.name)
+        try:
+            if column.kind == "object":
+                return bool(objects.from_text(before, trust, place) == objects.from_text(after, trust, place))
+            stored = objects.read_pickle(run.objects_dir / before, trust, place)
+            return column.kind == "pickle" and bool(stored == objects.read_pickle(after, trust, place))
+        except Exception:  # noqa: BLE001 - what has no truth value, as arrays, or cannot be rebuilt: the bytes differ
+            return False
+
     def _finished(self, cell: Any) -> Any:
         """What goes into the journal for a cell; an object's file gets its name before its row is written."""
         if not isinstance(cell, _PendingFile):
@@ -408,7 +421,7 @@ class Table:
         columns = [c for c in columns if not (now.is_ranked and c.name == layout.RANK_COLUMN)]
         cells = {name: cell.path if isinstance(cell, _PendingFile) else cell for name, cell in row.items()}
         changes = [
-            repeats.differences(columns, earlier, cells, state.writer.run.objects_dir)
+            repeats.differences(columns, earlier, cells, state.writer.run.objects_dir, self._is_same_object)
             for earlier in repeats.rows_of(now, self.name, state.logged_before)
         ]
         if [] in changes:

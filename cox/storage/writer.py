@@ -636,11 +636,29 @@ class RunWriter:
     def _reopen(self) -> None:
         """Go on after the end of the program closed the run: an `atexit` function logs, or a finalizer."""
         with _explained(self.run.root, "cannot open the run again"):
-            if self._state() != self._left:
-                self.reopens = False
-                raise ClosedError(f"run {self.run.root} was written by another process since it was closed")
             self._claim = claims.Claim(self.run.claim_file(self.name), f"run {self.run.root}")
+            try:
+                if self._state() != self._left:
+                    self._go_on_beside_others()
+            except BaseException:
+                self._claim.release()
+                raise
         self._gone, self.reopens = None, False
+
+    def _go_on_beside_others(self) -> None:
+        """Learn what other ranks have made of the run since this writer left it.
+
+        Raises:
+            ClosedError: Another process has written in this writer's place.
+        """
+        from cox.storage import snapshot
+
+        now = snapshot.read(self.run, rows=False)
+        if now.content.writers.get(self.name, {"seq": 0})["seq"] != self.journal.next_seq:
+            self.reopens = False
+            raise ClosedError(f"run {self.run.root} was written by another process since it was closed")
+        self._go_on_after(now)
+        self._store = fs.identity(self.run.store_file)
 
     def truncate(self) -> None:
         """Begin anew: mode='w'. Only what other ranks have, that write the run at this moment, stays."""
@@ -843,6 +861,8 @@ def _writer_at(root: Path, rank: int | None) -> RunWriter | None:
     """The open writer of the run that lies at a path by now, whatever lay there when it was opened."""
     first = _open.get((root, rank))
     others = [writer for writer in _open.values() if writer is not first and writer.rank == rank]
+    if first is not None and not first.is_displaced and first.run.root == root:
+        return first  # without its lock: who holds that may wait for ours, to close a store
     for writer in [first, *others] if first is not None else others:
         if (writer is first or writer.is_displaced) and writer.is_at(root):
             _open[root, rank] = writer

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,27 @@ def test_of_several_ranks_the_first_logs_the_parameters(out: Path) -> None:
     with Store(out, "run") as store:
         store.log_params({"lr": 0.1})
     assert rows(out) == 1
+
+
+def test_objects_that_each_process_stores_in_another_order_are_the_same(
+    out: Path, run: Callable[..., list[str]]
+) -> None:
+    program = """
+        import enum, sys
+        from cox.store import Store
+
+        class Opt(enum.Enum):
+            SGD = "sgd"
+            ADAM = "adam"
+
+            def is_good(self):
+                return self.value in {"adam", "adamw", "lion"}
+
+        with Store(sys.argv[1], "run") as store:
+            store.add_table("metadata", {"set": store.OBJECT, "file": store.PICKLE, "opt": store.OBJECT})
+            texts = set(map(str, range(20)))
+            store["metadata"].append_row({"set": texts, "file": texts, "opt": Opt.SGD})
+            print(store["metadata"].nrows)
+    """
+    for seed in range(4):
+        assert run(program, out, env={"PYTHONHASHSEED": str(seed)}) == ["1"]

@@ -287,3 +287,38 @@ def test_a_row_that_was_never_flushed_is_warned_about_once(tmp_path: Path, start
     program = start(PRELUDE + textwrap.dedent(source), tmp_path / "runs")
     program.finish()
     assert program.errors.count("never flushed") == 1 and "Traceback" not in program.errors
+
+
+RANKS_THAT_END = """
+    import atexit, sys
+    from cox.store import Store
+
+    rank = int(sys.argv[2])
+    store = Store(sys.argv[1], "run", rank=rank)
+    store.add_table("t", {"i": int}).append_row({"i": rank})
+
+    def late():
+        print("late", flush=True)
+        sys.stdin.readline()
+        store["t"].append_row({"i": 100 + rank})
+
+    atexit.register(late)
+    print("up", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_late_row_of_a_rank_is_stored_though_another_one_has_folded_since(
+    out: Path, start: Callable[..., Any]
+) -> None:
+    ranks = [start(RANKS_THAT_END, out, rank) for rank in (0, 1)]
+    for program in ranks:
+        assert program.line() == "up"
+    for program in ranks:
+        program.tell()
+        assert program.line() == "late"
+    for program in reversed(ranks):  # the run changes behind the back of the first
+        program.tell()
+        program.finish()
+    with cox.Store(out, "run", mode="r") as store:
+        assert sorted(store["t"].df["i"].tolist()) == [0, 1, 100, 101]
