@@ -334,10 +334,14 @@ def test_what_the_system_does_not_give_out_is_not_taken_for_damaged(
 ) -> None:
     folded_run(tmp_path, ROWS)
 
-    def refused(*args: Any, **options: Any) -> Any:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    really = os.open
 
-    monkeypatch.setattr(h5py.h5f, "open", refused)
+    def refused(path: Any, *args: Any, **options: Any) -> int:
+        if os.fspath(path).endswith("store.h5"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return really(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refused)
     done = repair(tmp_path / "run")
     assert [finding.what for finding in done.after.findings] == ["refused"]
     assert done.originals is None
