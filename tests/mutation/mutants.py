@@ -287,13 +287,6 @@ MUTANTS = [
         "    return True\n",
         f"{TROUBLES}/test_cache_of_others.py::test_a_cache_of_another_user_is_not_believed",
     ),
-    Mutant(
-        "each directory is looked into once, whatever links there are",
-        "cox/collection/scan.py",
-        "            seen.add(place)\n",
-        "",
-        f"{TROUBLES}/test_links_and_pipes.py::test_nested_ends_where_links_lead_back",
-    ),
     # --- Several processes
     Mutant(
         "the exclusive lock of a claim",
@@ -532,13 +525,6 @@ MUTANTS = [
         "        limit = max(limit, self._least)\n",
         "",
         "tests/cli/test_terminal.py::test_numbers_are_never_cut",
-    ),
-    Mutant(
-        "noticing that the output is full",
-        "cox/cli/__init__.py",
-        "            terminal.silence()\n            raise click.ClickException(",
-        "            raise click.ClickException(",
-        "tests/cli/test_terminal.py::test_outputs_that_are_closed_or_full_end_quietly",
     ),
     Mutant(
         "plotting by a column only where it counts the rows",
