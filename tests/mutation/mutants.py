@@ -116,20 +116,6 @@ MUTANTS = [
         "tests/troubles/test_copied_groups.py::test_a_copied_group_is_kept_and_is_not_the_table",
     ),
     Mutant(
-        "leaving a journal that a signal handler has begun in mid-fold",
-        "cox/storage/fold.py",
-        "            elif log.path != own.path:",
-        "            else:",
-        f"{CRASH}/test_interrupts.py::test_a_handler_that_logs_in_the_middle_of_anything_loses_nothing",
-    ),
-    Mutant(
-        "the second copy of a table's declaration",
-        "cox/storage/journal.py",
-        "[declared, declared, [ROW",
-        "[declared, [ROW",
-        f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
-    ),
-    Mutant(
         "the second copy of an added column",
         "cox/storage/journal.py",
         "        return self._put_all([record, record], self.next_seq, table, table.nrows)",
@@ -197,13 +183,6 @@ MUTANTS = [
         "    with claims.exclusive(run.fold_lock, patience=patience):\n        return",
         "    if True:\n        return",
         f"{CRASH}/test_concurrency.py::test_two_ranks_that_fold_at_once_lose_nothing_without_locks",
-    ),
-    Mutant(
-        "leaving a journal to its living writer",
-        "cox/storage/fold.py",
-        "        with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):\n",
-        "        if True:\n",
-        f"{CRASH}/test_concurrency.py::test_a_fold_leaves_the_journal_of_a_rank_that_lives",
     ),
     Mutant(
         "the shape of an attribute, which HDF5 believes",
