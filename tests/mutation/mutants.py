@@ -526,13 +526,6 @@ MUTANTS = [
         "return True",
         "tests/cli/test_redraw.py::test_a_curve_with_other_values_than_the_rows_is_left_alone",
     ),
-    Mutant(
-        "closing what a program left open",
-        "cox/store.py",
-        "        lifecycle.register(self)\n",
-        "",
-        "tests/spec/test_durability.py",
-    ),
     # --- What a collection keeps
     Mutant(
         "the time of the last change of status, which a copy cannot set back",
