@@ -345,7 +345,9 @@ class Store:
             column: The column that counts steps.
             others: Whether to drop those of writers who are not at it now, and were not since this attempt
                 began: of a sole writer where ranks go on, of all ranks where a sole writer does, and of ranks
-                that have not come back yet or never will. Pass False where each rank works on its own.
+                that have not come back yet or never will. A rank that the earlier attempt did not have cannot
+                tell that it is the first of a new one, and leaves the rows of others to those that come back.
+                Pass False where each rank works on its own.
             purge_tensorboard: Whether TensorBoard is to forget the points from there on as well: from that
                 row on, wherever it stands, or, in a directory with other curves than those of tables' rows,
                 from `step` on. Its slower loader forgets those of all tags of a directory; pass False for a

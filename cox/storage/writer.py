@@ -327,7 +327,8 @@ class RunWriter:
 
         self.begin_session()  # from here on the attempt is ours, and that of all who have begun since
         attempt = sessions.read(self.run).last_attempt()
-        spared = [self.name, *(one.writer or "" for one in attempt if one.how != sessions.CRASHED)]
+        # whoever was at it since: one that crashed as well, for its rows are no older than ours
+        spared = [self.name, *(one.writer or "" for one in attempt)]
         patience = 0 if self._folding else claims.PATIENCE  # called from a handler, in mid-fold
         try:
             fold.rewind_others(
@@ -824,6 +825,8 @@ def _continues(known: Schema, new: Schema) -> bool:
 
 
 def _takes(known: Column | None, new: Column) -> bool:
+    if known == Column(layout.RANK_COLUMN, "int", nullable=True):  # as ranks make it of a script's own
+        return new.kind == "int"
     return known == new or (known is not None and known.kind == "object" and new.kind not in OBJECT_KINDS)
 
 

@@ -331,6 +331,21 @@ MUTANTS = [
         f"{TROUBLES}/test_ranks.py::test_fewer_ranks_drop_the_rows_of_those_that_are_gone",
     ),
     Mutant(
+        "a rewind spares the rows of ranks that crashed since the attempt began",
+        "cox/storage/writer.py",
+        'spared = [self.name, *(one.writer or "" for one in attempt)]',
+        'spared = [self.name, *(one.writer or "" for one in attempt if one.how != sessions.CRASHED)]',
+        f"{TROUBLES}/test_ranks.py::test_a_late_rank_leaves_the_rows_of_one_that_crashed_in_the_same_attempt",
+    ),
+    Mutant(
+        "a rewind spares the rows of ranks that are at it",
+        "cox/storage/fold.py",
+        "if name not in live and name not in spared]",
+        "if name not in spared]",
+        f"{TROUBLES}/test_ranks.py::"
+        "test_a_rewind_leaves_the_rows_of_a_rank_that_has_opened_the_run_and_not_written_yet",
+    ),
+    Mutant(
         "who only looks leaves no session",
         "cox/storage/writer.py",
         "        return joins or (is_new and not history.count)\n",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import cox
-from cox.errors import RewindError
+from cox.errors import RewindError, SchemaError
 from cox.storage import layout, snapshot
 from tests.conftest import ROOT, Program
 
@@ -88,11 +88,106 @@ def test_rows_of_a_killed_rank_and_of_one_that_lives(out: Path, start: Callable[
         program.line()
     killed.kill()
     session(out, 0, 5, 6)
-    assert steps(out) == {0: [5], 1: span(0, 5), 2: span(0, 8)}, "who is at it rewinds for itself"
+    assert steps(out) == {0: [5], 1: span(0, 8), 2: span(0, 8)}, "who is, or was, at it rewinds for itself"
     living.tell()
     living.line()
     session(out, 1, 5, 6)
-    assert steps(out) == {0: [5], 1: span(0, 6), 2: span(0, 9)}, "the killed one counts on from what is left"
+    assert steps(out) == {0: [5], 1: span(0, 6), 2: span(0, 9)}
+
+
+WORKER = """
+    import sys
+    from cox.store import Store
+    rank, first, last = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    store = Store(sys.argv[1], "run", rank=rank)
+    table = store.add_table("t", {"step": int})
+    store.rewind("t", step=first)
+    for step in range(first, last):
+        table.append_row({"step": step})
+    print("up"); sys.stdin.readline()
+"""
+
+
+def test_a_late_rank_leaves_the_rows_of_one_that_crashed_in_the_same_attempt(
+    out: Path, start: Callable[..., Program]
+) -> None:
+    programs = [start(WORKER, out, rank, 0, 8) for rank in (0, 1)]
+    for program in programs:
+        program.line()
+    programs[1].kill()
+    start(WORKER, out, 2, 5, 8).line()
+    assert steps(out) == {0: span(0, 8), 1: span(0, 8), 2: span(5, 8)}
+
+
+def test_a_late_rank_leaves_the_rows_of_all_that_crashed_before_it_came(
+    out: Path, start: Callable[..., Program]
+) -> None:
+    for rank in (0, 1):
+        program = start(WORKER, out, rank, 0, 8)
+        program.line()
+        program.kill()
+    start(WORKER, out, 2, 5, 8).line()
+    assert steps(out) == {0: span(0, 8), 1: span(0, 8), 2: span(5, 8)}, "it may be the third of three"
+    start(WORKER, out, 0, 5, 6).line()
+    assert steps(out) == {0: span(0, 6), 1: span(0, 5), 2: span(5, 8)}, "who comes back knows"
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["beside each other", "one after another"])
+def test_ranks_that_all_crashed_and_come_back_in_turn_rewind_each_other(
+    out: Path, start: Callable[..., Program], stays: bool
+) -> None:
+    crashed = [start(WORKER, out, rank, 0, 8) for rank in range(4)]
+    for program in crashed:
+        program.line()
+    for program in crashed:
+        program.kill()
+    expected = dict.fromkeys(range(4), span(0, 8))
+    for rank in (2, 0, 1):
+        back = start(WORKER, out, rank, 5, 7)
+        back.line()
+        if not stays:
+            back.kill()
+        expected |= {other: span(0, 5) for other in range(4) if expected[other] == span(0, 8)}
+        expected[rank] = span(0, 7)
+        assert steps(out) == expected
+
+
+def test_a_rewind_leaves_the_rows_of_a_rank_that_has_opened_the_run_and_not_written_yet(out: Path) -> None:
+    session(out, 0, 0, 8)
+    session(out, 1, 0, 8)
+    back = cox.Store(out, "run", rank=1)
+    session(out, 0, 5, 6)
+    assert steps(out) == {0: span(0, 6), 1: span(0, 8)}, "it counts on from these"
+    back["t"].append_row({"step": 8})
+    back.close()
+    assert steps(out) == {0: span(0, 6), 1: span(0, 9)}
+
+
+# --- Scripts with a column `rank` of their own
+
+
+def declared(store: cox.Store, how: str) -> cox.Table:
+    """A table whose column `rank` the script declares itself."""
+    if how == "add_table_like_example":
+        return store.add_table_like_example("t", {"rank": 0, "step": 0})
+    if how == "added":
+        table = store.add_table("t", {"step": int})
+        table.add_column("rank", int)
+        return table
+    return store.add_table("t", {"rank": int, "step": int})
+
+
+@pytest.mark.parametrize("how", ["add_table", "add_table_like_example", "added"])
+@pytest.mark.parametrize("writers", [(None, 0, 1, None), (0, 1, None, 0, 1)], ids=str)
+def test_a_script_that_declares_rank_itself_goes_on_with_any_number_of_processes(
+    out: Path, how: str, writers: tuple[int | None, ...]
+) -> None:
+    for step, rank in enumerate(writers):
+        with cox.Store(out, "run", rank=rank) as store:
+            declared(store, how).append_row({"rank": rank or 0, "step": step})
+    assert cox.Store(out, "run", mode="r")["t"].df["step"].tolist() == span(0, len(writers))
+    with pytest.raises(SchemaError, match="has 'rank' as float, was int"):
+        cox.Store(out, "run").add_table("t", {"rank": float, "step": int})
 
 
 def test_other_tables_and_missing_steps_stay(out: Path) -> None:
