@@ -29,6 +29,12 @@ hypothesis.settings.register_profile(
     derandomize="COX_SEED" not in os.environ,  # a change is judged by the examples that the last one was
 )
 hypothesis.settings.load_profile("cox")
+# Where it matters only whether there is a counterexample, and not which is the shortest.
+hypothesis.settings.register_profile(
+    "mutants",
+    hypothesis.settings.get_profile("cox"),
+    phases=set(hypothesis.Phase) - {hypothesis.Phase.shrink, hypothesis.Phase.explain},
+)
 
 _programs = itertools.count()
 

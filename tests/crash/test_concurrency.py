@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -275,18 +276,33 @@ def test_two_ranks_that_fold_at_once_lose_nothing_without_locks(
         assert sorted(reader["t"].df["step"]) == [0, 100, 101]
 
 
-def test_a_fold_leaves_the_journal_of_a_rank_that_lives(tmp_path: Path) -> None:
-    first, second = (cox.Store(tmp_path, "run", rank=rank) for rank in (0, 1))
-    tables = [store.add_table("t", {"step": int}) for store in (first, second)]
-    for step in range(3):
-        for table in tables:
-            table.append_row({"step": step})
+RANK_THAT_IS_KILLED = """
+import sys
+import cox
+from cox import lifecycle
+
+lifecycle.LOOK = 600  # it has not looked yet whether its files are still there
+table = cox.Store(sys.argv[1], "run", rank=1).add_table("t", {"step": int})
+for step in range(2):
+    table.append_row({"step": step})
+    print("stored")
+    input()
+"""
+
+
+def test_a_fold_leaves_the_journal_of_a_rank_that_lives(start: Callable[..., Any], tmp_path: Path) -> None:
+    second = start(RANK_THAT_IS_KILLED, tmp_path / "runs")
+    assert second.line() == "stored"
+    with cox.Store(tmp_path / "runs", "run", rank=0) as first:
+        first.add_table("t", {"step": int}).append_row({"step": 100})
         first._writer.fold_if_it_helps()  # type: ignore[union-attr]
-    tables[1].append_row({"step": 3})
-    with cox.Store(tmp_path, "run", mode="r") as reader:
-        assert sorted(reader["t"].df["step"]) == [0, 0, 1, 1, 2, 2, 3]
-    first.close()
-    second.close()
+        second.tell()
+        assert second.line() == "stored"
+        second.kill()
+        with cox.Store(tmp_path / "runs", "run", mode="r") as reader:
+            assert sorted(reader["t"].df["step"]) == [0, 1, 100]
+    with cox.Store(tmp_path / "runs", "run", mode="r") as reader:
+        assert sorted(reader["t"].df["step"]) == [0, 1, 100]
 
 
 # --- Whoever comes in between

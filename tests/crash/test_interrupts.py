@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -197,6 +198,41 @@ def handler_comes(folder: Path, point: int, operation: str, handler: str) -> boo
         if operation == "add_column" and done:
             assert "late" in reader["t"].schema
     return came
+
+
+PREEMPTED_IN_MID_FOLD = """
+import os, signal, sys
+import cox
+from cox import lifecycle
+from cox.storage import snapshot
+
+lifecycle.LOOK = 600  # it never looks whether its files are still there
+store = cox.Store(sys.argv[1], "run")
+table = store.add_table("t", {"step": int})
+table.append_row({"step": 0})
+signal.signal(signal.SIGTERM, lambda *_: table.append_row({"step": 1}))
+read = snapshot.read
+
+def read_after_a_signal(*args, **named):
+    snapshot.read = read
+    signal.raise_signal(signal.SIGTERM)
+    return read(*args, **named)
+
+snapshot.read = read_after_a_signal
+store._writer.fold_if_it_helps()
+table.append_row({"step": 2})
+print("stored")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_behind_a_fold_in_which_a_handler_logged_costs_nothing(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    program = start(PREEMPTED_IN_MID_FOLD, tmp_path / "runs")
+    assert program.finish(status=-signal.SIGKILL) == ["stored"]
+    with cox.Store(tmp_path / "runs", "run", mode="r") as reader:
+        assert reader["t"].df["step"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,8 +20,9 @@ from rich.table import Table
 from tests.mutation.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-#: A mutant that hangs is noticed, too.
-PATIENCE = 600
+PYTEST = ["-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+#: Of tests that ran, and failed, as pytest says it.
+FAILED = 1
 
 
 def copy_of_the_checkout(folder: Path) -> Path:
@@ -35,19 +38,35 @@ def copy_of_the_checkout(folder: Path) -> Path:
     return target
 
 
-def run_test(checkout: Path, test: str) -> tuple[int, str]:
-    """Exit status and output of one test, run on a copy."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", test],
-        cwd=checkout,
-        # PYTHONPATH: the copy, whatever is installed in the environment
-        env={**os.environ, "PYTHONPATH": os.fspath(checkout), "HYPOTHESIS_STORAGE_DIRECTORY": ".hypothesis"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+def run_test(checkout: Path, test: str, seconds: int) -> tuple[int | None, str]:
+    """Exit status and output of one test, run on a copy; no status if it did not end in time."""
+    log = checkout.parent / "output"
+    with (
+        log.open("wb") as output,  # a pipe would be read for as long as any process of the test lives
+        subprocess.Popen(
+            [sys.executable, *PYTEST, test],
+            cwd=checkout,
+            # PYTHONPATH: the copy, whatever is installed in the environment
+            env={
+                **os.environ,
+                "PYTHONPATH": os.fspath(checkout),
+                "HYPOTHESIS_STORAGE_DIRECTORY": ".hypothesis",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        ) as process,
+    ):
+        status: int | None = None
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # programs that it started may have outlived it
+                os.killpg(process.pid, signal.SIGKILL)
+    return status, log.read_text(encoding="utf-8", errors="replace")
 
 
 def apply(mutant: Mutant, checkout: Path) -> None:
@@ -67,18 +86,29 @@ def apply(mutant: Mutant, checkout: Path) -> None:
 
 
 def fate(mutant: Mutant) -> tuple[Mutant, str, float, str]:
-    """'killed' if the test fails on the mutant, else what happened; the seconds; the test's output."""
+    """How its test notices a mutant, or "" if it does not; the seconds; the test's output."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cox-mutant-") as folder:
         checkout = copy_of_the_checkout(Path(folder))
         apply(mutant, checkout)
-        try:
-            status, output = run_test(checkout, mutant.test)
-        except subprocess.TimeoutExpired:
-            status, output = 1, f"it hung for {PATIENCE} s"
-    # 1: tests ran, and failed. All else (not found, not collected) is a mistake in the table.
-    verdict = {0: "SURVIVED", 1: "killed"}.get(status, f"pytest ended with {status}")
-    return mutant, verdict, time.monotonic() - start, output
+        status, output = run_test(checkout, mutant.test, mutant.seconds)
+    # all other ends (the test is not found, or not collected) are a mistake in the table
+    verdict = {FAILED: "by failing", None: "by never ending"}.get(status, "")
+    return mutant, verdict, time.monotonic() - start, f"pytest ended with {status}\n{output[-2000:]}"
+
+
+def check_sound(mutants: list[Mutant], console: Console) -> None:
+    """Run each test of the table on the code as it is; ends the program if one fails."""
+    tests = {mutant.test: mutant.seconds for mutant in mutants}
+    with tempfile.TemporaryDirectory(prefix="cox-mutant-") as folder:
+        checkout = copy_of_the_checkout(Path(folder))
+        for test, seconds in sorted(tests.items()):
+            start = time.monotonic()
+            status, output = run_test(checkout, test, seconds)
+            verdict = "passes" if status == 0 else "FAILS"
+            console.print(f"{verdict} in {time.monotonic() - start:.0f} s: {test}", highlight=False)
+            if status != 0:
+                sys.exit(output)
 
 
 @click.command(help="Take guards away one at a time; exit status 1 if a loss goes unnoticed.")
@@ -98,26 +128,20 @@ def main(names: tuple[str, ...], jobs: int, listing: bool, sound: bool) -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 140)
     if sound:
-        with tempfile.TemporaryDirectory(prefix="cox-mutant-") as folder:
-            checkout = copy_of_the_checkout(Path(folder))
-            for test in sorted({mutant.test for mutant in chosen}):
-                status, output = run_test(checkout, test)
-                console.print(f"{'passes' if status == 0 else 'FAILS'}: {test}", highlight=False)
-                if status:
-                    sys.exit(output)
+        check_sound(chosen, console)
         return
     table = Table("guard taken away", "in", "noticed by", "", "s")
-    alive = []
+    unnoticed = []
     with ThreadPoolExecutor(jobs) as pool:
         for mutant, verdict, seconds, output in pool.map(fate, chosen):
             table.add_row(
-                mutant.name, mutant.file, mutant.test.rpartition("::")[2], verdict, f"{seconds:.0f}"
+                mutant.name, mutant.file, mutant.test.rpartition("/")[2], verdict or "NOT", f"{seconds:.0f}"
             )
-            if verdict != "killed":
-                alive.append(f"{mutant.name}: {verdict}\n{output[-2000:]}")
+            if not verdict:
+                unnoticed.append(f"{mutant.name}: {output}")
     console.print(table)
-    if alive:
-        sys.exit("\n".join(alive))
+    if unnoticed:
+        sys.exit("\n".join(unnoticed))
     console.print(f"{len(chosen)} mutants, all of them noticed")
 
 

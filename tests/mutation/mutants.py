@@ -14,7 +14,8 @@ class Mutant:
         file: Where it stands.
         old: Its code, which is found there once.
         new: What stands there instead.
-        test: The test that has to fail.
+        test: The test that has to fail, or never to end.
+        seconds: How long it is waited for.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Mutant:
     old: str
     new: str
     test: str
+    seconds: int = 300
 
 
 CRASH = "tests/crash"
@@ -116,6 +118,13 @@ MUTANTS = [
         "tests/troubles/test_copied_groups.py::test_a_copied_group_is_kept_and_is_not_the_table",
     ),
     Mutant(
+        "the second copy of a table's declaration",
+        "cox/storage/journal.py",
+        "[declared, declared, [ROW",
+        "[declared, [ROW",
+        f"{CRASH}/test_damage.py::test_a_hole_in_a_journal_costs_the_rows_that_it_touches",
+    ),
+    Mutant(
         "the second copy of an added column",
         "cox/storage/journal.py",
         "        return self._put_all([record, record], self.next_seq, table, table.nrows)",
@@ -183,6 +192,21 @@ MUTANTS = [
         "    with claims.exclusive(run.fold_lock, patience=patience):\n        return",
         "    if True:\n        return",
         f"{CRASH}/test_concurrency.py::test_two_ranks_that_fold_at_once_lose_nothing_without_locks",
+    ),
+    Mutant(
+        "leaving a journal to its living writer",
+        "cox/storage/fold.py",
+        "with contextlib.suppress(RunInUseError), claims.borrowed(run.claim_file(log.writer)):\n"
+        "                    away(",
+        "if True:\n                    away(",
+        f"{CRASH}/test_concurrency.py::test_a_fold_leaves_the_journal_of_a_rank_that_lives",
+    ),
+    Mutant(
+        "leaving a journal that a signal handler has begun in mid-fold",
+        "cox/storage/fold.py",
+        "            elif log.path != own.path:",
+        "            else:",
+        f"{CRASH}/test_interrupts.py::test_a_kill_behind_a_fold_in_which_a_handler_logged_costs_nothing",
     ),
     Mutant(
         "the shape of an attribute, which HDF5 believes",
@@ -265,6 +289,14 @@ MUTANTS = [
         "    return about.st_uid == os.geteuid()\n",
         "    return True\n",
         f"{TROUBLES}/test_cache_of_others.py::test_a_cache_of_another_user_is_not_believed",
+    ),
+    Mutant(
+        "each directory is looked into once, whatever links there are",
+        "cox/collection/scan.py",
+        "            seen.add(place)\n",
+        "",
+        # not the one where links lead back: it would never end
+        f"{TROUBLES}/test_links_and_pipes.py::test_a_folder_keeps_its_own_name_beside_a_link_to_it",
     ),
     # --- Several processes
     Mutant(
@@ -444,6 +476,13 @@ MUTANTS = [
         "tests/troubles/test_copies.py::test_another_run_of_the_name_is_left_alone",
     ),
     Mutant(
+        "closing what a program left open",
+        "cox/store.py",
+        "        lifecycle.register(self)\n",
+        "",
+        "tests/troubles/test_the_end_of_a_program.py",
+    ),
+    Mutant(
         "HDF5's converters at the end of the program",
         "cox/storage/hdf5/library.py",
         "if threading.main_thread().is_alive():\n",
@@ -519,6 +558,13 @@ MUTANTS = [
         "        limit = max(limit, self._least)\n",
         "",
         "tests/cli/test_terminal.py::test_numbers_are_never_cut",
+    ),
+    Mutant(
+        "dropping what a full output does not take",
+        "cox/cli/__init__.py",
+        "            terminal.silence()\n            raise click.ClickException(",
+        "            raise click.ClickException(",
+        "tests/cli/test_terminal.py::test_outputs_that_are_closed_or_full_end_quietly",
     ),
     Mutant(
         "plotting by a column only where it counts the rows",
