@@ -1,4 +1,4 @@
-"""What stores, tables and collections look like in a notebook. Plain tables; every text is escaped."""
+"""What stores, tables and collections look like in a notebook: plain tables, whose texts are escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cox.display.grid import Column, Grid
-from cox.display.text import cut
+from cox.display.text import cut, printable_lines
 from cox.schema import Schema, type_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _COLOURS = {"cyan": "#0097a7", "green": "#2e9e44", "red": "#d9363e", "magenta": 
 def of_frame(title: str, note: str, frame: pd.DataFrame) -> str:
     """A title, the first and last rows of a frame, and a note below."""
     shown = frame.to_html(max_rows=MOST_ROWS, max_cols=20, border=0, notebook=True, show_dimensions=False)
-    return f"<div><b>{html.escape(title)}</b>{shown}<small>{html.escape(note)}</small></div>"
+    return _document(title, shown, note)
 
 
 def of_grid(title: str, note: str, grid: Grid) -> str:
@@ -34,7 +34,12 @@ def of_grid(title: str, note: str, grid: Grid) -> str:
     for cells in zip(*(_cells(column) for column in grid.columns), strict=True):
         rows.append(f"<tr>{''.join(cells)}</tr>")
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f"<div><b>{html.escape(title)}</b>{table}<small>{html.escape(note)}</small></div>"
+    return _document(title, table, note)
+
+
+def _document(title: str, shown: str, note: str) -> str:
+    # a notebook's protocol has no halves of surrogate pairs, and a browser heeds what turns text around
+    return printable_lines(f"<div><b>{html.escape(title)}</b>{shown}<small>{html.escape(note)}</small></div>")
 
 
 def _cells(column: Column) -> Iterator[str]:
@@ -55,7 +60,7 @@ def of_tables(title: str, note: str, tables: Iterable[tuple[str, int, Schema]]) 
     """A title, a line for each table with its rows and columns, and a note below."""
     lines = [(name, f"{nrows:,}", _columns(schema)) for name, nrows, schema in tables]
     shown = _table(("table", "rows", "columns"), lines) if lines else "<p>no tables yet</p>"
-    return f"<div><b>{html.escape(title)}</b>{shown}<small>{html.escape(note)}</small></div>"
+    return _document(title, shown, note)
 
 
 def counted(number: int, what: str) -> str:

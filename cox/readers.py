@@ -571,7 +571,8 @@ class CollectionReader:
         Runs that are in it unchanged are not read again, and an export that was cut off goes on. The dataset
         keeps every run that was ever exported to it: those that were deleted since, and those of other
         folders. Values are as if all of them were exported at once. With the metadata goes `dest/params/`, a
-        row for each run. `CollectionReader(dest)` reads the runs back.
+        row for each run. `CollectionReader(dest)` reads the runs back. What the name of a directory
+        cannot have is spelled out as in a URL; a long one ends with `%~` and a digest.
 
         Args:
             dest: The directory of the datasets.

@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
+from cox.display.text import printable
 from cox.errors import CoxError, CoxWarning, PredicateError, ViewError
-from cox.view.names import printable
 from cox.view.notebook import logdir
 from cox.view.selection import Selection, Shown, links, named
 from cox.view.server import leave, serve, signals_to
@@ -183,7 +183,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _say(text: str, *, err: bool = False) -> None:
     encoding = (sys.stderr if err else sys.stdout).encoding
-    shown = printable(text).encode(encoding, "backslashreplace")
+    shown = printable(text, "_").encode(encoding, "backslashreplace")
     click.echo(shown.decode(encoding), err=err)
 
 

@@ -38,13 +38,15 @@ def export(
     Example:
       cox export runs exported --table results
     """  # noqa: D301
+    from cox.collection.dataset import directory_of
+
     path, dest = paths
     written = reader_at(path, nested=nested).to_parquet(dest, tables=list(wanted) or None, params=params)
     if as_json:
         click.echo(tables.as_json({"dest": str(dest), "tables": written}), nl=False)
         return
     for table, runs in written.items():
-        where = printable(dest / table)
+        where = printable(directory_of(dest, table))
         click.echo(f"{where}: {runs:,} runs written" if runs else f"{where}: up to date")
     if not written:
         click.echo("there are no tables to write", err=True)

@@ -10,6 +10,10 @@ import click
 
 from cox.cli import options, tables
 from cox.cli.runs import reader_at
+from cox.display.text import digest
+
+#: How much of the names of a table and its columns goes into that of a file.
+_MOST_BYTES = 200
 
 
 @click.command()
@@ -86,7 +90,7 @@ def plot(
     """  # noqa: D301
     os.environ.pop("MPLBACKEND", None)  # a notebook's, which need not be installed here; a file needs none
     reader = reader_at(path, nested=nested)
-    target = output if output is not None else Path(f"{_as_name(table)}-{_as_name(y)}.png")
+    target = output if output is not None else Path(_file_name(table, y))
     reader.plot(
         table,
         x,
@@ -109,6 +113,8 @@ def plot(
         click.echo(str(target))
 
 
-def _as_name(text: str) -> str:
-    """Text as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", text)
+def _file_name(table: str, y: str) -> str:
+    """The name of a plot's file. A digest tells apart names that look the same as part of it."""
+    name = f"{table}-{y.replace(',', '_')}"
+    shown = re.sub(r"[^\w.-]+", "_", name).encode()[:_MOST_BYTES].decode(errors="ignore")
+    return f"{shown}.png" if shown == name else f"{shown}~{digest(name)}.png"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cox.errors import RunNotFoundError
+from cox.errors import RunNameError, RunNotFoundError
 
 if TYPE_CHECKING:
     from cox.readers import CollectionReader
@@ -24,12 +24,13 @@ def reader_at(path: Path, *, nested: bool = False, empty: bool = False) -> Colle
     Raises:
         RunNotFoundError: There is no run.
     """
+    from cox.collection.naming import readable
     from cox.collection.scan import is_run
     from cox.readers import CollectionReader
 
     if is_run(path):
         root = path.absolute()
-        return CollectionReader(root.parent, exp_filter=root.name.__eq__, skip_errs=True)
+        return CollectionReader(root.parent, exp_filter=readable(root.name).__eq__, skip_errs=True)
     reader = CollectionReader(path, nested=nested, skip_errs=True)
     if not len(reader) and not empty:
         raise RunNotFoundError(f"there is no run in {path}" + ("" if nested else "; --nested looks deeper"))
@@ -50,10 +51,28 @@ def find(text: str) -> RunLayout:
     path = Path(text).expanduser()
     if is_run(path):
         return RunLayout(path.absolute())
-    folder = path.parent
+    folder = _folder(path.parent)
     if not folder.is_dir():
         raise RunNotFoundError(f"there is no run {text}: {folder} is not a directory")
     if path.is_dir():
         raise RunNotFoundError(f"{path} is not a run: name one of the runs in a folder")
     name = resolve(path.name, run_names(os.fspath(folder)), text)
     return RunLayout((folder / name).absolute())
+
+
+def _folder(path: Path) -> Path:
+    """A folder, or the one whose path is shown so because not all of it is printable.
+
+    Raises:
+        RunNameError: Several are shown so; names them.
+    """
+    from cox.collection.naming import shown_as, some
+    from cox.storage.fs import names_in
+
+    if path.is_dir() or path == path.parent:
+        return path
+    parent = _folder(path.parent)
+    alike = shown_as(path.name, [name for name in names_in(parent) if (parent / name).is_dir()])
+    if len(alike) > 1:
+        raise RunNameError(f"{len(alike)} folders in {parent} are shown as {path.name}: {some(alike)}")
+    return parent / (alike[0] if alike else path.name)

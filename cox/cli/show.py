@@ -13,6 +13,7 @@ from cox.cli import options, rows, screen, tables, terminal
 from cox.cli.ls import as_document
 from cox.cli.runs import find
 from cox.collection.listing import COLOURS, Run
+from cox.collection.naming import readable
 from cox.display import times
 from cox.display.grid import Column, Grid
 from cox.display.text import printable, text
@@ -72,7 +73,7 @@ def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
     from cox.collection.status import status_of
 
     reader = reader_at(run.root)
-    params = dict(reader.source.parameters(reader.exp_ids).get(run.root.name, {}))
+    params = dict(reader.source.parameters(reader.exp_ids).get(readable(run.root.name), {}))
     last = {
         name: dict(zip(table.schema.names(), row, strict=True))
         for name, table in found.items()

@@ -14,6 +14,7 @@ import click
 from cox.cli import completion, options, rows, screen, tables, terminal
 from cox.cli.rows import Row
 from cox.cli.runs import find
+from cox.collection.naming import shown_as, some
 from cox.display.text import cut, padded, printable, text, width
 from cox.errors import RunNotFoundError, TableNotFoundError, did_you_mean
 
@@ -90,9 +91,14 @@ def tail(
 
 
 def _choose(now: Snapshot, asked: str | None, run: RunLayout) -> str | None:
-    """The table that was asked for, or the only one there is; None if it is not there."""
+    """The table that was asked for, by name or as it is shown, or the only one; None if it is not there."""
     if asked is not None:
-        return asked if asked in now.tables else None
+        alike = shown_as(asked, list(now.tables))
+        if len(alike) > 1:
+            raise click.UsageError(
+                f"{len(alike)} tables of {run.root.name} are shown as {asked}: {some(alike)}"
+            )
+        return alike[0] if alike else None
     names = [name for name in now.tables if name != _METADATA]
     if len(names) > 1:
         raise click.UsageError(f"{run.root.name} has the tables {', '.join(map(repr, names))}: name one")

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from cox.display.text import printable
+from cox.display.text import printable, printable_lines
 from cox.errors import CoxWarning
 
 #: How many warnings are printed before the rest is only counted.
@@ -29,7 +29,7 @@ def sentence(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return "\n".join(map(printable, text.split("\n")))
+    return printable_lines(text)
 
 
 def is_terminal() -> bool:

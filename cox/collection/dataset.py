@@ -8,12 +8,13 @@ converted, as they were. Both together are the rows as the runs had them: `Archi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from cox.collection.blocks import Block
 from cox.collection.reading import Guard, Rows
 from cox.collection.shapes import Shape
 from cox.collection.status import RUNNING, UNKNOWN, Status
+from cox.display.text import digest
 from cox.errors import DamagedError
 from cox.extras import needed
 from cox.schema import Schema
@@ -36,6 +38,8 @@ META_DIR = "_cox"
 MANIFEST = "dataset.json"
 CELLS_DIR = "cells"
 VERSION = 1
+#: How long the name of a directory may be, and what is left of a longer one, whose end is a digest.
+_NAME_BYTES, _CUT_BYTES = 255, 200
 #: Of a run's status, what is kept.
 _STATUS = ("state", "started", "duration", "host", "pid", "error", "not_stored")
 
@@ -110,6 +114,8 @@ def directory_of(dest: Path, table: str) -> Path:
     name = quote(table, safe=" !#$&'()+,;=@[]{}~^` ")
     if not name or name[0] in "._":  # which pyarrow takes for hidden
         name = f"%{ord(name[0]):02X}{name[1:]}" if name else "%"
+    if len(name) > _NAME_BYTES:  # %~ is in no other name, so that none is taken for one that was cut
+        name = f"{name[:_CUT_BYTES]}%~{digest(table, 32)}"
     return dest / name
 
 
@@ -325,5 +331,22 @@ def _joined(blocks: list[Block]) -> Iterator[Block]:
 
 
 def place_of(folder: str, key: str) -> list[str]:
-    """Where a run lies, whatever links lead there."""
-    return [os.path.realpath(folder), key]
+    """Where a run lies, whatever links lead there: its folder, and its path in it, as JSON takes them."""
+    return [_as_text(os.path.realpath(folder)), _as_text(key)]
+
+
+def path_of(place: Sequence[str]) -> Path:
+    """The path of a run at a place."""
+    return Path(*(os.fsdecode(unquote_to_bytes(text[1:])) if text[:1] == "%" else text for text in place))
+
+
+def _as_text(path: str) -> str:
+    """A path that is not UTF-8 with its bytes spelled out, behind a `%`."""
+    is_text = not path.startswith("%") and path.encode(errors="ignore").decode() == path
+    return path if is_text else f"%{quote(os.fsencode(path))}"
+
+
+def portable(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a run as JSON has it: text that was in no encoding loses what is not text."""
+    loaded: dict[str, Any] = json.loads(json.dumps(status, ensure_ascii=False).encode(errors="replace"))
+    return loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -63,28 +64,71 @@ def resolve(wanted: str, names: Sequence[str], typed: str) -> str:
         RunNotFoundError: There is none; names what may have been meant.
         RunNameError: There are several; names them.
     """
-    if wanted in names:
-        return wanted
-    start, cut, end = wanted.partition(ELLIPSIS)
-    least = len(start) + len(end)
-    meant = [
-        name
-        for name in names
-        if wanted and len(name) >= least and name.startswith(start) and name.endswith(end if cut else "")
-    ]
-    if not meant and wanted:  # of nested runs, the last part of their path
-        meant = [name for name in names if name.rpartition("/")[2].startswith(wanted)]
+    meant = shown_as(wanted, names) or _beginning_with(wanted, names)
     if len(meant) == 1:
         return meant[0]
     if meant:
-        raise RunNameError(f"{len(meant)} runs begin with {typed}: {_some(meant)}")
+        verb = "are shown as" if wanted in _forms(meant[0]) else "begin with"
+        raise RunNameError(f"{len(meant)} runs {verb} {typed}: {some(meant)}")
     if not names:
         raise RunNotFoundError(f"there is no run {typed}, nor any other there")
     close = difflib.get_close_matches(wanted, names, n=3)
-    hint = f"did you mean {' or '.join(map(printable, close))}?" if close else f"there are {_some(names)}"
+    hint = f"did you mean {' or '.join(map(quoted, close))}?" if close else f"there are {some(names)}"
     raise RunNotFoundError(f"there is no run {typed}; {hint}")
 
 
-def _some(names: Sequence[str]) -> str:
+def shown_as(wanted: str, names: Sequence[str]) -> list[str]:
+    """Return the name that is given, or else all that are shown as what is given, which is printable."""
+    if wanted in names:
+        return [wanted]
+    return [name for name in names if wanted in _forms(name)]
+
+
+def readable(path: str) -> str:
+    """A path as text that every file and terminal takes: bytes of it that are not UTF-8 are spelled out."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _forms(name: str) -> set[str]:
+    """How commands show a name, and the name."""
+    if name.isprintable():
+        return {name}
+    return {name, readable(name), printable(name), printable(readable(name))}
+
+
+def _beginning_with(wanted: str, names: Sequence[str]) -> list[str]:
+    """The names that begin so, as they are or as they are shown; or of which the last part of a path does."""
+    if not wanted:
+        return []
+    start, cut, end = wanted.partition(ELLIPSIS)
+
+    def fits(form: str) -> bool:
+        return (
+            len(form) >= len(start) + len(end)
+            and form.startswith(start)
+            and form.endswith(end if cut else "")
+        )
+
+    forms = {name: _forms(name) for name in names}
+    return [name for name in names if any(map(fits, forms[name]))] or [
+        name for name in names if any(form.rpartition("/")[2].startswith(wanted) for form in forms[name])
+    ]
+
+
+def quoted(name: str) -> str:
+    """A name as it is typed: as `$'…'`, which bash and zsh know, if not all of it is printable."""
+    if name.isprintable():
+        return name
+    escaped = (
+        char
+        if char.isprintable() and char not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        for char in name
+    )
+    return f"$'{''.join(escaped)}'"
+
+
+def some(names: Sequence[str]) -> str:
+    """Some names, as they are typed, and how many more there are."""
     more = len(names) - _MOST_NAMED
-    return ", ".join(map(printable, names[:_MOST_NAMED])) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(map(quoted, names[:_MOST_NAMED])) + (f" and {more:,} more" if more > 0 else "")

@@ -22,6 +22,7 @@ import numpy as np
 from cox import steps
 from cox.collection.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
 from cox.collection.statistics import Array, as_numbers, by_run, check_level, half_width
+from cox.display.text import printable
 from cox.errors import CompareError, argument
 from cox.extras import needed
 from cox.storage import fs
@@ -651,10 +652,24 @@ def _text(value: Any) -> str:
     return _told(f"{value:g}" if isinstance(value, float) else str(value))
 
 
+#: What TeX would take for more than a character.
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{char: f"\\{char}" for char in "{}$&#_%"},
+}
+
+
 def _told(text: str, most: int = _LONGEST_NAME) -> str:
     """A text as matplotlib shows it: not as a formula, and not left out for an underscore at its front."""
-    short = shortened(" ".join(text.split()), most).replace("$", r"\$")
-    return f" {short}" if short.startswith("_") else short  # legends of matplotlib 3.8 leave it out
+    import matplotlib as mpl
+
+    short = shortened(printable(" ".join(text.split())), most)
+    if mpl.rcParams["text.usetex"]:
+        return "".join(_TEX.get(char, char) for char in short)
+    shown = short.replace("$", r"\$")
+    return f" {shown}" if short.startswith("_") else shown  # legends of matplotlib 3.8 leave it out
 
 
 def _where(log: str) -> str:

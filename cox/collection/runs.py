@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from cox.collection import scan
+from cox.collection.naming import readable
 from cox.errors import (
     CollectionWarning,
     CoxError,
@@ -325,6 +326,7 @@ class Runs:
         Raises:
             ExportError: One of them is in a dataset already.
         """
+        from cox.collection.dataset import place_of
         from cox.collection.exported import Run, Source
         from cox.collection.parameters import comparable
 
@@ -338,7 +340,7 @@ class Runs:
         for name in names:  # in the state before it is read
             folder, key = self._places[name]
             state = scan.state_of(f"{folder}/{key}")
-            runs.append(Run(name, [os.path.realpath(folder), key], state, partial(self._entry, name)))
+            runs.append(Run(name, place_of(folder, key), state, partial(self._entry, name)))
         rows = self.read(names)
 
         def params(names: list[str]) -> dict[str, dict[str, Any]]:
@@ -348,12 +350,11 @@ class Runs:
 
     def _entry(self, name: str) -> Entry:
         """What a dataset keeps of a run beside its rows."""
-        from cox.collection.dataset import Entry, status_to_keep
+        from cox.collection.dataset import Entry, place_of, portable, status_to_keep
 
-        folder, key = self._places[name]
-        place = [os.path.realpath(folder), key]
-        status, environment = self.status(name), self.environment(name)
-        return Entry(name, _id_at(place), place, False, status_to_keep(status), environment)
+        place = place_of(*self._places[name])
+        status, environment = portable(status_to_keep(self.status(name))), portable(self.environment(name))
+        return Entry(name, _id_at(place), place, False, status, environment)
 
     # --- One run
 
@@ -381,9 +382,10 @@ class Runs:
 
 def _id_at(place: list[str]) -> str | None:
     """The id of the run at a place; None if there is none."""
+    from cox.collection.dataset import path_of
     from cox.storage import runinfo
 
-    root = Path(*place)
+    root = path_of(place)
     try:
         return runinfo.run_id(layout.RunLayout(root)) if scan.is_run(root) else None
     except (OSError, CoxError):
@@ -399,17 +401,12 @@ def by_table(schemas: Mapping[str, Mapping[str, Schema]]) -> dict[str, dict[str,
     return found
 
 
-def _readable(key: str) -> str:
-    """A path as text that every file and terminal takes: bytes of it that are not UTF-8 are spelled out."""
-    return os.fsencode(key).decode(errors="backslashreplace")
-
-
 def _distinct(key: str, folder: str, taken: Container[str]) -> str:
     """A name for a run: its path in its folder, with as many parents before it as tell it from the others."""
-    name, parent = _readable(key), folder
+    name, parent = readable(key), folder
     while name in taken:
         parent, last = os.path.split(parent)
-        name = f"{_readable(last)}/{name}" if last else f"/{name}"
+        name = f"{readable(last)}/{name}" if last else f"/{name}"
     return name
 
 

@@ -8,9 +8,33 @@ from typing import Any
 ELLIPSIS = "…"
 
 
-def printable(text: object) -> str:
-    """Without control characters, which could drive the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in str(text))
+def printable(text: object, instead: str = "?", *, keep: str = "") -> str:
+    """Replace what could drive a terminal or garble a line.
+
+    Control characters, line breaks, changes of the direction of writing, spaces that are not the common one,
+    and halves of surrogate pairs, which stand for bytes that are not UTF-8.
+
+    Args:
+        text: The text.
+        instead: What each of them is replaced by.
+        keep: Those that stay.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() or char in keep else instead for char in shown)
+
+
+def printable_lines(text: str) -> str:
+    """Replace what is not printable in each line of a text."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def digest(text: str, digits: int = 8) -> str:
+    """Digits that tell a text from others that look the same once they were cut or made printable."""
+    import hashlib
+
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:digits]
 
 
 def text(value: Any) -> str:

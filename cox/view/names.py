@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from cox.display.text import digest, printable
 from cox.errors import ViewError, did_you_mean
 
 #: How long a file name may be, in bytes.
 _NAME_BYTES = 255
+#: What a browser shows: other spaces, and what joins letters, or emoji.
+_KEPT = "\u00a0\u3000\u200c\u200d"
+#: How long a tag may be: it stands before every point.
+_TAG_BYTES = 500
 
-# control characters, line breaks, overrides of the direction of writing, halves of surrogate pairs
-_GARBLING = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-_NOT_FOR_TERMINALS = re.compile(f"[{_GARBLING}]")
-_NOT_FOR_FILES = re.compile(f"[/{_GARBLING}]")
 # format() makes as many characters as a width or a precision says
 _TOO_WIDE = re.compile(r"\d{4,}")
 
@@ -110,8 +111,8 @@ def candidates(prefix: str | None, exp_id: str) -> Iterator[str]:
 
     Without a prefix it is the exp_id alone.
     """
-    exp_id = _NOT_FOR_FILES.sub("_", exp_id)
-    start = "" if prefix is None else _NOT_FOR_FILES.sub("_", prefix)
+    exp_id = _as_name(exp_id)
+    start = "" if prefix is None else _as_name(prefix)
     for number in count(1):
         mark = f" ({number})" if number > 1 else ""
         room = _NAME_BYTES - len(f"{mark}-{exp_id}".encode())
@@ -131,9 +132,18 @@ def _cut(text: str, room: int) -> str:
     return text.encode()[: room - len(ellipsis.encode())].decode(errors="ignore") + ellipsis
 
 
-def printable(text: str) -> str:
-    """The text without what would garble a terminal."""
-    return _NOT_FOR_TERMINALS.sub("_", text)
+def _as_name(text: str) -> str:
+    return printable(text, "_", keep=_KEPT).replace("/", "_")
+
+
+def tag(table: str, column: str) -> str:
+    """What the curve of a column is called: `table/column`.
+
+    A name that was cut, or made printable, ends with a digest, so that no two columns share a curve by that.
+    """
+    name = f"{table}/{column}"
+    shown = _cut(printable(name, "_", keep=_KEPT), _TAG_BYTES)
+    return name if shown == name else f"{shown}~{digest(name)}"
 
 
 def no_parameter(option: str, param: str, known: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from cox.storage import layout, runinfo, snapshot
 from cox.storage.columns import Array, TableData
 from cox.storage.sessions import RUNNING
 from cox.trust import Trust
+from cox.view import names
 from cox.view.scratch import Scratch
 from cox.view.selection import Shown
 
@@ -250,7 +251,7 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
         yield (
             (table.name, one),
             _Points(
-                [f"{table.name}/{column.name}{mark}" for column in shown],
+                [f"{names.tag(table.name, column.name)}{mark}" for column in shown],
                 places.astype(np.int64),
                 None if times is None else times[rows],
                 [values[rows] for values, _ in found],

@@ -95,15 +95,18 @@ def stores(folder: Path) -> Callable[[bytes], None]:
 def structures(folder: Path) -> Callable[[bytes], None]:
     """A good store file with other attributes, datasets and groups in it: two bytes for each change."""
     run = structure.make_run(folder)
-    good, changes = run.store_file.read_bytes(), list(structure.MUTATIONS.values())
+    good, changes = run.store_file.read_bytes(), list(structure.MUTATIONS.items())
 
     def one(data: bytes) -> None:
         run.store_file.write_bytes(good)
         with contextlib.suppress(Exception), h5py.File(run.store_file, "r+", locking=False) as file:
-            for at in range(
-                0, min(len(data), 12) - 1, 2
-            ):  # where one leaves nothing for the next, it is done
-                changes[int.from_bytes(data[at : at + 2], "little") % len(changes)](file)
+            changed = set()
+            for i in range(0, min(len(data), 12) - 1, 2):  # where one leaves nothing for the next, it is done
+                name, change = changes[int.from_bytes(data[i : i + 2], "little") % len(changes)]
+                what = name.partition(":")[0]
+                if what not in changed:  # HDF5 takes seconds to replace a long attribute
+                    changed.add(what)
+                    change(file)
         read_all(run)
         with contextlib.suppress(CoxError):
             salvage.read(run)

@@ -701,4 +701,33 @@ MUTANTS = [
         "        lost = strays(references(result))\n        if True:\n",
         f"{TROUBLES}/test_readable_objects.py::test_what_only_this_process_could_find_is_refused_at_once",
     ),
+    # --- Names of strangers
+    Mutant(
+        "the names of curves are printable",
+        "cox/view/names.py",
+        '    shown = _cut(printable(name, "_", keep=_KEPT), _TAG_BYTES)\n',
+        "    shown = _cut(name, _TAG_BYTES)\n",
+        f"{TROUBLES}/test_shown_names.py::test_tags_of_tables_are_printable_and_apart",
+    ),
+    Mutant(
+        "the directory of a table whose name was cut is no other's",
+        "cox/collection/dataset.py",
+        "{name[:_CUT_BYTES]}%~{",
+        "{name[:_CUT_BYTES]}~{",
+        f"{TROUBLES}/test_shown_names.py::test_no_name_is_taken_for_one_that_was_cut",
+    ),
+    Mutant(
+        "names in a plot are printable",
+        "cox/collection/plotting.py",
+        'shortened(printable(" ".join(text.split())), most)',
+        'shortened(" ".join(text.split()), most)',
+        f"{TROUBLES}/test_shown_names.py::test_a_plot_shows_names_as_they_are",
+    ),
+    Mutant(
+        "a run that is shown so comes before one whose name begins so",
+        "cox/collection/naming.py",
+        "    meant = shown_as(wanted, names) or ",
+        "    meant = ",
+        f"{TROUBLES}/test_shown_names.py::test_a_name_that_is_shown_comes_before_one_that_begins_so",
+    ),
 ]
