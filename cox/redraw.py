@@ -83,7 +83,9 @@ def redraw(
                         lacking[tag] += missing
             if again and not dry_run:
                 table_of_params = None if rank or there.has_hparams else now.tables.get(metadata.METADATA)
-                params = metadata.parameters(table_of_params, run, Trust(run), is_ranked=now.is_ranked)
+                params = metadata.parameters(
+                    table_of_params, run, Trust(run), is_ranked=now.has_ranks(metadata.METADATA)
+                )
                 _send(there.place, again, params, originals)
     return dict(lacking)
 
@@ -188,7 +190,7 @@ def _points_of(
     """The tag of each column of numbers, and its values by the number of the row among these."""
     for column in table.schema:
         if column.kind not in ("int", "float", "bool") or (
-            now.is_ranked and column.name == layout.RANK_COLUMN
+            column.name == layout.RANK_COLUMN and now.has_ranks(table.name)
         ):
             continue
         values, missing = table.column(column)

@@ -107,7 +107,8 @@ class Store:
         mode: 'a' to write, going on where the run stopped; 'w' to begin its tables and curves anew; 'r' to
             read, also while another process writes it. 'r' changes nothing on disk.
         rank: This process's number, where several write the same run: its rows carry it in a column
-            `rank`. None for a run's sole writer.
+            `rank`. None for a run's sole writer, which has a column of that name to itself only in tables
+            that no rank wrote.
         sync: 'row' to have each row survive the machine before `flush_row` returns; by default it
             survives the process, and the machine once it is folded into store.h5 or the store closed.
         allow_pickle: Whether to rebuild objects that nobody vouched for; see the README on trust.
@@ -167,6 +168,7 @@ class Store:
         self._on_error = on_error
         self.not_stored = 0
         self._reported = 0  # how many of these the run has been told of
+        self._said_of_rank = False  # that a sole writer's own value for `rank` is not stored
         self._tables: dict[str, Table] = {}
         self._curves = Curves(
             lambda: self._run, rank, parameters=self._parameters, lock=self._lock, warns=on_error == "warn"
@@ -479,7 +481,9 @@ class Store:
 
         now = self._snapshot(tables=[layout.METADATA_TABLE])
         table = now.tables.get(layout.METADATA_TABLE)
-        return metadata.first_row(table, is_ranked=now.is_ranked) if table and table.nrows else None
+        if table is None or not table.nrows:
+            return None
+        return metadata.first_row(table, is_ranked=now.has_ranks(table.name))
 
     def log_hparams(
         self,
@@ -513,8 +517,12 @@ class Store:
         """The first row of `metadata`, without objects that nobody vouched for; empty if there is none."""
         from cox import metadata
 
-        table = self._read_table(metadata.METADATA) if metadata.METADATA in self._tables else None
-        return metadata.parameters(table, self._run, self._trust, is_ranked=self._rank is not None)
+        if metadata.METADATA not in self._tables:
+            return {}
+        now = self._snapshot(tables=[metadata.METADATA])
+        table = now.tables.get(metadata.METADATA)
+        ranked = now.has_ranks(metadata.METADATA)
+        return metadata.parameters(table, self._run, self._trust, is_ranked=ranked)
 
     # --- Copies and the end
 

@@ -168,7 +168,7 @@ class Table:
             # itself, and a signal handler that logs in between writes no half of this row
             cells: dict[str, Any] = {}
             try:
-                cells = self._cells(data)
+                cells = self._row_cells(data)
                 self._write({**self._working, **cells})
             except StorageError as error:
                 _discard(cells.values())
@@ -289,7 +289,7 @@ class Table:
     @contextlib.contextmanager
     def _prepared(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Convert values to cells, and put them into the working row unless the block raises."""
-        cells = self._cells(data)
+        cells = self._row_cells(data)
         try:
             yield cells
         except BaseException:
@@ -297,6 +297,35 @@ class Table:
             raise
         _discard(self._working[name] for name in cells if name in self._working)
         self._working.update(cells)
+
+    def _row_cells(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert values to cells of a row of this process, whose `rank` is no other's."""
+        cells = self._cells(data)
+        if layout.RANK_COLUMN in cells:
+            try:
+                cells[layout.RANK_COLUMN] = self._rank_cell(cells[layout.RANK_COLUMN])
+            except BaseException:
+                _discard(cells.values())
+                raise
+        return cells
+
+    def _rank_cell(self, given: Any) -> Any:
+        """What a row of this process holds for a column `rank` that it gives a value itself."""
+        state = self._writable()
+        rank = state.writer.rank
+        if rank is not None and given != rank:
+            raise RowError(f"table {self.name!r}: rank is {rank} in this process, not {given}")
+        if rank is not None or not state.has_ranks or given is None:
+            return given
+        if not self._store._said_of_rank:
+            self._store._said_of_rank = True
+            warn(
+                f"run {self._store.path}: table {self.name!r}: the value {given} for the column 'rank' was "
+                "not stored, nor will later ones be: ranks wrote this table too, and the column holds the "
+                "number of the rank that wrote a row; give a column of your own another name",
+                LossyConversionWarning,
+            )
+        return None
 
     def _cells(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Convert values to cells. Files of objects are written under temporary names."""
@@ -335,9 +364,6 @@ class Table:
                 "later values of this column may lose something too, without a further warning",
                 LossyConversionWarning,
             )
-        rank = self._writable().writer.rank
-        if rank is not None and column.name == layout.RANK_COLUMN and made != rank:
-            raise RowError(f"table {self.name!r}: rank is {rank} in this process, not {made}")
         return made
 
     def _file_cell(self, column: Column, value: Any) -> Any:
@@ -404,6 +430,8 @@ class Table:
             _discard([*row.values(), *working.values()])
             self._working = {}
             return
+        if state.takes_rank:
+            self._take_rank(state)
         try:
             state.append(tuple(self._finished(row.get(c.name)) for c in columns))
         finally:
@@ -412,13 +440,30 @@ class Table:
                 if working and self._working is working:
                     self._working = {}
 
+    def _take_rank(self, state: TableState) -> None:
+        """Say that the sole writer's own values in a column `rank` are gone from this row on."""
+        state.takes_rank = False
+        state.forget_declaration()  # with the next one rows go the fast way
+        data = self._store._read_table(self.name)
+        column = None if data is None else data.schema.get(layout.RANK_COLUMN)
+        missing = None if data is None or column is None else data.mask(column)
+        if column is None or (missing is not None and missing.all()):
+            return
+        warn(
+            f"run {self._store.path}: table {self.name!r}: the column 'rank' holds the number of the rank "
+            "that wrote a row, and what the sole writer stored there before is missing from now on; give a "
+            "column of your own another name",
+            LossyConversionWarning,
+        )
+
     def _was_logged(self, row: dict[str, Any], columns: list[Column]) -> bool:
         """Whether an earlier session has logged this row of metadata. Warns if all of its rows are others."""
         from cox import repeats
 
         state, store = self._writable(), self._store
         now = store._snapshot(tables=[self.name])
-        columns = [c for c in columns if not (now.is_ranked and c.name == layout.RANK_COLUMN)]
+        ranked = now.has_ranks(self.name)
+        columns = [c for c in columns if not (ranked and c.name == layout.RANK_COLUMN)]
         cells = {name: cell.path if isinstance(cell, _PendingFile) else cell for name, cell in row.items()}
         changes = [
             repeats.differences(columns, earlier, cells, state.writer.run.objects_dir, self._is_same_object)

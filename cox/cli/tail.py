@@ -221,7 +221,7 @@ class _Following:
 
     def _print(self, now: Snapshot, table: TableData) -> None:
         names = rows.names_of(table, self._columns)
-        for writer, at in _by_writer(now, table).items():
+        for writer, at in now.by_rank(table.name):  # between the rows of two of them there is no order
             seen = self._seen.get(writer)
             if seen is None:
                 seen = self._seen[writer] = _Seen(max(0, len(at) - self._most))
@@ -249,24 +249,6 @@ class _Following:
 
     def _rewound(self, writer: int | None, row: int) -> None:
         terminal.note(f"rewound to row {row}" + ("" if writer is None else f" by rank {writer}"))
-
-
-def _by_writer(now: Snapshot, table: TableData) -> dict[int | None, Array]:
-    """Which rows of a table each writer wrote, in order. Between those of two writers there is none."""
-    import numpy as np
-
-    from cox.storage import layout
-
-    column = table.schema.get(layout.RANK_COLUMN)
-    ranked = any(writer != layout.MAIN_WRITER for writer in now.content.writers)
-    if not ranked or column is None or column.kind != "int":
-        return {None: np.arange(table.nrows)}
-    ranks, missing = table.column(column)
-    gone = np.zeros(len(ranks), dtype=np.bool_) if missing is None else missing
-    found: dict[int | None, Array] = {
-        int(rank): np.flatnonzero((ranks == rank) & ~gone) for rank in np.unique(ranks[~gone])
-    }
-    return found | ({None: np.flatnonzero(gone)} if gone.any() else {})
 
 
 # --- How rows are printed while they come

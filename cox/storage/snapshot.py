@@ -61,14 +61,22 @@ class Snapshot:
         """Whether several wrote it as ranks, so that the column `rank` is ours."""
         return any(writer != layout.MAIN_WRITER for writer in self.content.writers)
 
+    def has_ranks(self, table: str) -> bool:
+        """Whether ranks wrote a table, so that its column `rank` is ours; else it is the user's own."""
+        data = self.tables.get(table)
+        return (
+            data is not None
+            and data.schema.get(layout.RANK_COLUMN) == _RANK
+            and _has_ranks(self.content, table)
+        )
+
     def by_rank(self, table: str) -> Iterator[tuple[int | None, Array]]:
         """The ranks that wrote a table, and which of its rows are of each; None is no rank."""
         data = self.tables[table]
-        rank = data.schema.get(layout.RANK_COLUMN) if self.is_ranked else None
-        if rank is None:
+        if not self.has_ranks(table):
             yield None, np.arange(data.nrows)
             return
-        ranks, missing = data.column(rank)
+        ranks, missing = data.column(_RANK)
         gone = np.zeros(data.nrows, dtype=np.bool_) if missing is None else missing
         if gone.any():
             yield None, np.flatnonzero(gone)
@@ -101,7 +109,8 @@ class Snapshot:
         if data is None:
             return 0
         before = 0
-        for part, own in zip(data.parts, _own_in(data, writer, self.content.writers), strict=True):
+        own_in_parts = _own_in(data, writer, ranked=self.has_ranks(table))
+        for part, own in zip(data.parts, own_in_parts, strict=True):
             if column in part.values:
                 later = own & (part.values[column] >= step) & ~mask_of(part, column)
                 if later.any():
@@ -255,7 +264,7 @@ def recount(content: hdf5.StoreFile) -> None:
     for writer, state in content.writers.items():
         for name in state["rows"]:
             table = content.tables.get(name)
-            own = [] if table is None else _own_in(table, writer, content.writers)
+            own = [] if table is None else _own_in(table, writer, ranked=_has_ranks(content, name))
             state["rows"][name] = sum(int(mask.sum()) for mask in own)
 
 
@@ -466,8 +475,22 @@ class _Replay:
                 whole.parts = [widened(old, whole.schema, merged) for old in whole.parts]
             self._snapshot.payloads += _payloads(part, table.columns)
             if part.nrows:
-                whole.parts.append(widened(part, Schema(table.columns), merged))
+                part = widened(part, Schema(table.columns), merged)
+                self._keep_ranks_apart(whole, part, log.writer)
         whole.schema = merged
+
+    def _keep_ranks_apart(self, whole: TableData, part: Part, writer: str) -> None:
+        """Put a part behind the others. Beside rows of ranks the sole writer's have no number in `rank`.
+
+        What it has stored there, as a column of its own, would be taken for a rank's in `store.h5`.
+        """
+        ranked = _has_ranks(self._content, whole.name)
+        if writer == layout.MAIN_WRITER:
+            whole.parts.append(_without_rank(part) if ranked else part)
+            return
+        if not ranked:  # so all that was there is the sole writer's
+            whole.parts = [_without_rank(old) for old in whole.parts]
+        whole.parts.append(part)
 
     def _part(self, table: _Pending, log: journal.Journal) -> Part:
         width = len(table.columns)
@@ -577,13 +600,24 @@ def _drop_pending(pending: dict[int, _Pending], name: str, keep: int) -> None:
             table.rows = [record for record in table.rows if record[3] < keep]
 
 
+def _without_rank(part: Part) -> Part:
+    """The part with the column `rank` missing."""
+    if layout.RANK_COLUMN not in part.values:
+        return part  # the very same: it need not be written anew
+    values, missing = dict(part.values), dict(part.missing)
+    values.pop(layout.RANK_COLUMN, None)
+    missing.pop(layout.RANK_COLUMN, None)
+    return Part(part.nrows, values, missing)
+
+
 def _cut(content: hdf5.StoreFile, name: str, writer: str, keep: int, *, gone: int) -> None:
     """Drop a writer's rows of a table but the first `keep`, which are `gone` fewer than there were."""
     table = content.tables.get(name)
     if table is None:
         return
     content.nrows[name] -= gone
-    own_in_parts = _own_in(table, writer, content.writers)
+    ranked = writer != layout.MAIN_WRITER or _has_ranks(content, name)  # also where no row of it is left
+    own_in_parts = _own_in(table, writer, ranked=ranked)
     there = sum(int(own.sum()) for own in own_in_parts)
     # of a damaged file rows may be lost, nobody knows which: better one more goes than one comes back
     left, parts = max(0, min(keep, there - gone)), []
@@ -593,16 +627,22 @@ def _cut(content: hdf5.StoreFile, name: str, writer: str, keep: int, *, gone: in
     table.parts = [part for part in parts if part.nrows]
 
 
-def _own_in(table: TableData, writer: str, writers: Iterable[str]) -> list[Any]:
-    """For each part of a table, which of its rows a writer wrote."""
-    return [_rows_of(part, table.schema, writer, writers) for part in table.parts]
+def _has_ranks(content: hdf5.StoreFile, table: str) -> bool:
+    """Whether a table has rows of ranks."""
+    states = content.writers.items()
+    return any(name != layout.MAIN_WRITER and state["rows"].get(table, 0) > 0 for name, state in states)
 
 
-def _rows_of(part: Part, schema: Schema, writer: str, writers: Iterable[str]) -> Any:
+def _own_in(table: TableData, writer: str, *, ranked: bool) -> list[Any]:
+    """For each part of a table, which of its rows a writer wrote. If `ranked`, ranks have rows of it."""
+    # a table without them may have a column of that very name and type all the same
+    ranked = ranked and table.schema.get(layout.RANK_COLUMN) == _RANK
+    return [_rows_of(part, writer, ranked=ranked) for part in table.parts]
+
+
+def _rows_of(part: Part, writer: str, *, ranked: bool) -> Any:
     """Which of a part's rows a writer wrote: a boolean array of shape (nrows,)."""
     rank = layout.rank_of(writer)
-    # a run that never had ranks may have a column of that very name and type all the same
-    ranked = schema.get(layout.RANK_COLUMN) == _RANK and any(name != layout.MAIN_WRITER for name in writers)
     if not ranked or layout.RANK_COLUMN not in part.values:
         return np.full(part.nrows, rank is None)
     missing = mask_of(part, layout.RANK_COLUMN)

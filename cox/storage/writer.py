@@ -44,6 +44,8 @@ class TableState:
         in_run: Whether it has a flushed row, and so is part of the run.
         logged_before: Of metadata, how many rows the same process has written in earlier sessions, by rank;
             None is the sole writer, which is the same as rank 0.
+        has_ranks: Whether ranks have rows of it, as far as is known, so that its column `rank` is theirs.
+        takes_rank: Whether the next row makes a column `rank` of the sole writer's own that of the ranks.
         append_plain: Journals a row that needs no conversion, and returns whether it was such a row.
     """
 
@@ -51,12 +53,14 @@ class TableState:
         "append_plain",
         "declared",
         "generation",
+        "has_ranks",
         "id",
         "in_run",
         "logged_before",
         "name",
         "nrows",
         "schema",
+        "takes_rank",
         "writer",
     )
 
@@ -67,6 +71,7 @@ class TableState:
         self.nrows = nrows
         self.in_run = in_run
         self.logged_before: dict[int | None, int] = {}
+        self.has_ranks = self.takes_rank = False
         self.forget_declaration()
 
     def forget_declaration(self) -> None:
@@ -247,8 +252,8 @@ class RunWriter:
     def _compile_append(
         self, table: TableState, number: int, columns: list[Column], declared: int
     ) -> rowcode.Append:
-        if table.logged_before:
-            return rowcode.never  # each row is compared with the earlier ones
+        if table.logged_before or table.takes_rank or (self.rank is None and table.has_ranks):
+            return rowcode.never  # each row is compared with the earlier ones, or its `rank` is not stored
         return rowcode.compile_append(table, number, columns, self.tail, declared)
 
     def add_column(self, table: TableState, column: Column) -> None:
@@ -427,6 +432,7 @@ class RunWriter:
                     if lost > 0:  # the disk lost some
                         table.nrows -= lost
                         _log.warning("run %s: %d rows of table %r are lost", self.run.root, lost, name)
+                self._learn_ranks(now)
                 self._store = fs.identity(self.run.store_file)
                 self.fold_at = max(FOLD_AT, now.content.folded_bytes)
                 unchanged = self.journal.generation == generation and self.journal.fd < 0  # no handler logged
@@ -659,6 +665,7 @@ class RunWriter:
             self.reopens = False
             raise ClosedError(f"run {self.run.root} was written by another process since it was closed")
         self._go_on_after(now)
+        self._learn_ranks(now)
         self._store = fs.identity(self.run.store_file)
 
     def truncate(self) -> None:
@@ -722,10 +729,17 @@ class RunWriter:
         for name, table in now.tables.items():
             schema = self._with_rank(name, table.schema)
             self.tables[name] = TableState(self, name, schema, own.get(name, 0), in_run=True)
+            if self.rank is not None:
+                self.tables[name].takes_rank = layout.RANK_COLUMN in table.schema and not now.has_ranks(name)
+        self._learn_ranks(now)
         if layout.METADATA_TABLE in now.tables:
             self.tables[layout.METADATA_TABLE].logged_before = self._logged_before(now)
         self.fold_at = max(FOLD_AT, now.content.folded_bytes)
         return self._go_on_after(now)
+
+    def _learn_ranks(self, now: Snapshot) -> None:
+        for name, table in self.tables.items():
+            table.has_ranks = now.has_ranks(name)
 
     def _go_on_after(self, now: Snapshot) -> int:
         """Have the next journal continue what the run holds. Returns the next sequence number."""

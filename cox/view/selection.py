@@ -275,7 +275,7 @@ class Selection:
         def decode(column: Column, cell: Any) -> Any:
             return metadata.decoded(column, cell, run, Trust(run), self._table)
 
-        first = metadata.first_row(rows, is_ranked=now.is_ranked)
+        first = metadata.first_row(rows, is_ranked=now.has_ranks(self._table))
         return _Run(run, name, metadata.RunParameters(first, decode, lambda: run))
 
     def _with_values(

@@ -173,7 +173,9 @@ class TableEvents(Scratch):
             made = self._made[name]
         try:
             table_of_params = None if made.has_params else now.tables.get(self._metadata)
-            params = metadata.parameters(table_of_params, run, Trust(run), is_ranked=now.is_ranked)
+            params = metadata.parameters(
+                table_of_params, run, Trust(run), is_ranked=now.has_ranks(self._metadata)
+            )
             self._write(made, points, params, span)
         except OSError:
             del self._made[name]  # nobody knows how much of it got there: it is begun anew
@@ -234,7 +236,7 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
         (columns[name] for name in steps.candidates(columns) if _counts(table, columns[name], parts)), None
     )
     clock = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
-    rank = columns.get(layout.RANK_COLUMN) if now.is_ranked else None
+    rank = columns.get(layout.RANK_COLUMN) if now.has_ranks(table.name) else None
     shown = [column for column in columns.values() if column not in (step, clock, rank)]
     times = None if clock is None else _times(*_numbers(table, clock))
     if clock is not None and times is None:

@@ -370,6 +370,28 @@ MUTANTS = [
         f"{TROUBLES}/test_ranks.py::test_a_late_rank_leaves_the_rows_of_one_that_crashed_in_the_same_attempt",
     ),
     Mutant(
+        "a sole writer's own `rank`, before ranks wrote",
+        "cox/storage/snapshot.py",
+        "        if not ranked:  # so all that was there is the sole writer's\n",
+        "        if False:\n",
+        f"{TROUBLES}/test_ranks.py::"
+        "test_rows_that_a_sole_writer_stored_with_a_rank_are_not_taken_for_a_ranks",
+    ),
+    Mutant(
+        "a sole writer's own `rank`, beside ranks",
+        "cox/storage/snapshot.py",
+        "whole.parts.append(_without_rank(part) if ranked else part)",
+        "whole.parts.append(part)",
+        f"{TROUBLES}/test_ranks.py::test_a_sole_writer_beside_ranks_is_told_apart_before_and_after_a_fold",
+    ),
+    Mutant(
+        "a table that no rank wrote has no ranks",
+        "cox/storage/snapshot.py",
+        'state["rows"].get(table, 0) > 0 for',
+        "True for",
+        f"{TROUBLES}/test_ranks.py::test_a_column_rank_of_a_table_that_no_rank_wrote_is_the_users_own",
+    ),
+    Mutant(
         "a rewind spares the rows of ranks that are at it",
         "cox/storage/fold.py",
         "if name not in live and name not in spared]",

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cox
-from cox.errors import RewindError, SchemaError
+from cox.errors import LossyConversionWarning, RewindError, SchemaError
 from cox.storage import layout, snapshot
 from tests.conftest import ROOT, Program
 
@@ -39,7 +40,7 @@ def steps(out: Path) -> dict[int | None, list[int]]:
     data = now.tables["t"]
     column = next(column for column in data.schema if column.name == "step")
     values = data.column(column)[0]
-    return {rank: values[rows].tolist() for rank, rows in now.by_rank("t")}
+    return {rank: values[rows].tolist() for rank, rows in now.by_rank("t") if len(rows)}
 
 
 def span(first: int, last: int) -> list[int]:
@@ -177,17 +178,140 @@ def declared(store: cox.Store, how: str) -> cox.Table:
     return store.add_table("t", {"rank": int, "step": int})
 
 
+@pytest.mark.filterwarnings("ignore::cox.errors.LossyConversionWarning")
 @pytest.mark.parametrize("how", ["add_table", "add_table_like_example", "added"])
 @pytest.mark.parametrize("writers", [(None, 0, 1, None), (0, 1, None, 0, 1)], ids=str)
 def test_a_script_that_declares_rank_itself_goes_on_with_any_number_of_processes(
     out: Path, how: str, writers: tuple[int | None, ...]
 ) -> None:
+    expected: dict[int | None, list[int]] = {}
     for step, rank in enumerate(writers):
         with cox.Store(out, "run", rank=rank) as store:
             declared(store, how).append_row({"rank": rank or 0, "step": step})
-    assert cox.Store(out, "run", mode="r")["t"].df["step"].tolist() == span(0, len(writers))
+        expected.setdefault(rank, []).append(step)
+    assert steps(out) == expected
     with pytest.raises(SchemaError, match="has 'rank' as float, was int"):
         cox.Store(out, "run").add_table("t", {"rank": float, "step": int})
+
+
+def rows(store: cox.Store, *cells: tuple[int, int | None]) -> None:
+    """Log rows of (step, rank) by a script that has a column `rank` of its own."""
+    table = store.add_table("t", {"step": int, "rank": int | None})
+    for step, rank in cells:
+        table.append_row({"step": step, "rank": rank})
+
+
+def numbers(out: Path) -> list[int | None]:
+    """The column `rank`; None is missing."""
+    cells = cox.Store(out, "run", mode="r")["t"].df["rank"].tolist()
+    return [None if cell is pd.NA else cell for cell in cells]
+
+
+def test_a_sole_writers_own_rank_is_never_taken_for_a_ranks(out: Path) -> None:
+    session(out, 0, 0, 2)
+    store = cox.Store(out, "run")
+    with pytest.warns(LossyConversionWarning, match="'t': the value 0 .*'rank' was not stored") as told:
+        rows(store, (2, 0), (3, 1), (4, None))
+    assert len(told) == 1, "once a store"
+    assert steps(out) == {0: [0, 1], None: [2, 3, 4]}
+    store.close()
+    assert steps(out) == {0: [0, 1], None: [2, 3, 4]}
+    assert numbers(out) == [0, 0, None, None, None]
+    session(out, 0, 1, 2)
+    assert steps(out) == {0: [0, 1]}, "and its rows go as its own"
+
+
+def test_rows_that_a_sole_writer_stored_with_a_rank_are_not_taken_for_a_ranks(out: Path) -> None:
+    with cox.Store(out, "run") as store:
+        rows(store, (0, 0), (1, 1), (2, 2))
+    assert numbers(out) == [0, 1, 2]
+    with pytest.warns(LossyConversionWarning, match="what the sole writer stored there before is missing"):
+        session(out, 0, 3, 5)
+    assert steps(out) == {None: [0, 1, 2], 0: [3, 4]}
+    with cox.Store(out, "run", rank=1) as store:
+        assert store["t"].nrows == 0
+        store["t"].append_row({"step": 3})
+        store.rewind("t", nrows=0)
+    assert steps(out) == {None: [0, 1, 2], 0: [3, 4]}
+    assert numbers(out) == [None, None, None, 0, 0]
+
+
+def test_a_sole_writer_beside_ranks_is_told_apart_before_and_after_a_fold(out: Path) -> None:
+    sole, rank = cox.Store(out, "run"), cox.Store(out, "run", rank=1)
+    rows(sole, (0, 1))
+    rank.add_table("t", {"step": int}).append_row({"step": 10})
+    rows(sole, (1, 1))
+    expected = {None: [0, 1], 1: [10]}
+    assert steps(out) == expected
+    assert rank._writer is not None
+    rank._writer.fold_if_it_helps()
+    rows(sole, (2, 1))
+    expected[None].append(2)
+    assert steps(out) == expected
+    for store in (rank, sole):
+        store.close()
+        assert steps(out) == expected
+    with cox.Store(out, "run", rank=1) as again:
+        again.rewind("t", nrows=0)
+    assert steps(out) == {None: [0, 1, 2]}
+
+
+def test_a_sole_writers_own_rank_is_not_in_its_journal_either(out: Path) -> None:
+    with cox.Store(out, "run", rank=0) as rank:
+        rank.add_table("t", {"step": int}).append_row({"step": 0})
+        with cox.Store(out, "run") as sole:
+            with pytest.warns(LossyConversionWarning, match="was not stored"):
+                rows(sole, (1, 0), (2, 1), (3, 2))
+            rank.rewind("t", nrows=0)
+            assert numbers(out) == [None] * 3
+
+
+def test_a_rank_says_that_it_takes_the_column_over_however_it_begins(out: Path) -> None:
+    with cox.Store(out, "run") as store:
+        rows(store, (0, 7))
+    with cox.Store(out, "run", rank=0) as store:
+        store["t"].add_column("loss", float)
+        assert numbers(out) == [7], "no row of it is there yet"
+        with pytest.warns(LossyConversionWarning, match="table 't': the column 'rank' holds"):
+            store["t"].append_row({"step": 1, "loss": 0.5})
+        store["t"].append_row({"step": 2, "loss": 0.5})
+        assert store["t"]._state.append_plain({"step": 3, "loss": 0.5}), "the fast way"
+    assert steps(out) == {None: [0], 0: [1, 2, 3]}
+
+
+def test_a_column_rank_of_a_table_that_no_rank_wrote_is_the_users_own(
+    out: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    cells = [(0, 8), (1, None), (2, 0)]
+    for rank in (None, 0, None):
+        with cox.Store(out, "run", rank=rank) as store:
+            store.add_table("u", {"x": int}).append_row({"x": 1})
+            store.log_params({"lr": 0.1, "rank": 8})
+            if rank is None:
+                rows(store, *cells)
+    assert numbers(out) == [8, None, 0] * 2
+    assert steps(out) == {None: [0, 1, 2] * 2}
+    assert cox.Store(out, "run", mode="r").params == {"lr": 0.1, "rank": 8}
+    with cox.Store(out, "run") as store:
+        store.rewind("t", step=1)
+        store.rewind("t", nrows=1)
+    assert numbers(out) == [8]
+    assert not recwarn.list
+
+
+def test_ranks_that_left_nothing_leave_the_column_to_the_sole_writer(
+    out: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    for first in (0, 2):
+        session(out, 0, first, first + 2)
+        with cox.Store(out, "run") as store:
+            store.rewind("t", step=0)
+            store.add_table("t", {"step": int}).append_row({"step": 1})
+    assert not recwarn.list, "there was nothing that could have been lost"
+    with cox.Store(out, "run") as store:
+        store.rewind("t", step=0)
+        rows(store, (0, 5))
+    assert numbers(out) == [5]
 
 
 def test_other_tables_and_missing_steps_stay(out: Path) -> None:
