@@ -723,6 +723,13 @@ MUTANTS = [
         "        lost = strays(references(result))\n        if True:\n",
         f"{TROUBLES}/test_readable_objects.py::test_what_only_this_process_could_find_is_refused_at_once",
     ),
+    Mutant(
+        "the checksum of a store file's first bytes",
+        "cox/storage/hdf5/writing.py",
+        "superblock.sealed(file.id.get_file_image())",
+        "file.id.get_file_image()",
+        f"{UNIT}/storage/test_superblock.py::test_store_files_are_sealed",
+    ),
     # --- Names of strangers
     Mutant(
         "the names of curves are printable",

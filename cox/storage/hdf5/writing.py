@@ -28,7 +28,7 @@ from cox.storage.columns import (
     mask_of,
     values_of,
 )
-from cox.storage.hdf5 import checks, packing, reading
+from cox.storage.hdf5 import checks, packing, reading, superblock
 from cox.storage.hdf5.content import (
     CHECKSUM_ATTRIBUTE,
     CHECKSUM_FROM,
@@ -96,7 +96,7 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
                 parent, _, last = target.rpartition("/")
                 source.copy(name, file.require_group(parent) if parent else file, last)
         file.flush()
-        image = file.id.get_file_image()
+        image = superblock.sealed(file.id.get_file_image())
     fs.write_new(path, image)
 
 
