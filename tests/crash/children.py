@@ -197,17 +197,25 @@ def read_rows(folder: str, acks: str, end: str, readings: str) -> None:
     while not acknowledged.value:
         time.sleep(0.001)
     last = False
-    while not last:
-        last = bool(ended.value)
-        before = acknowledged.value
-        with cox.Store(folder, "run", mode="r") as store:
-            frame = store["t"].df
-        seen = len(frame)
-        assert seen >= before, f"{before} rows were acknowledged, {seen} are seen"
-        assert frame["step"].tolist() == list(range(seen))
-        assert frame["half"].tolist() == [step / 2 for step in range(seen)]
-        assert frame["text"].tolist() == [str(row(step)["text"]) for step in range(seen)]
-        done.value += 1
+    try:
+        while not last:
+            last = bool(ended.value)
+            _read_whole(folder, acknowledged.value)
+            done.value += 1
+    except BaseException:
+        done.value += 3  # or the writer would wait for it
+        raise
+
+
+def _read_whole(folder: str, least: int) -> None:
+    """Read the run, which must have at least so many rows, and each of them once."""
+    with cox.Store(folder, "run", mode="r") as store:
+        frame = store["t"].df
+    seen = len(frame)
+    assert seen >= least, f"{least} rows were acknowledged, {seen} are seen"
+    assert frame["step"].tolist() == list(range(seen))
+    assert frame["half"].tolist() == [step / 2 for step in range(seen)]
+    assert frame["text"].tolist() == [str(row(step)["text"]) for step in range(seen)]
 
 
 def write_as_rank(folder: str, rank: int, rows: int, acks: str, go: str) -> None:

@@ -305,6 +305,30 @@ def test_a_fold_leaves_the_journal_of_a_rank_that_lives(start: Callable[..., Any
         assert sorted(reader["t"].df["step"]) == [0, 1, 100]
 
 
+def test_a_row_that_comes_between_the_reading_and_the_removal_of_a_journal_stays(
+    start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = start(RANK_THAT_IS_KILLED, tmp_path / "runs")
+    assert second.line() == "stored"
+    replace = fs.replace_file
+
+    def meanwhile(path: Path, *args: Any, **named: Any) -> None:
+        replace(path, *args, **named)
+        if path.name == layout.STORE_FILE:
+            second.tell()
+            assert second.line() == "stored"
+            second.kill()
+
+    with cox.Store(tmp_path / "runs", "run", rank=0) as first:
+        first.add_table("t", {"step": int}).append_row({"step": 100})
+        with monkeypatch.context() as patch:
+            patch.setattr(fs, "replace_file", meanwhile)
+            first._writer.fold_if_it_helps()  # type: ignore[union-attr]
+        assert second.process.returncode is not None
+        with cox.Store(tmp_path / "runs", "run", mode="r") as reader:
+            assert sorted(reader["t"].df["step"]) == [0, 1, 100]
+
+
 # --- Whoever comes in between
 
 

@@ -97,6 +97,20 @@ MUTANTS = [
         "::test_a_writer_that_goes_on_after_another_took_over_is_not_applied_from_there_on",
     ),
     Mutant(
+        "of two journals that exclude each other, a writer goes on with its own",
+        "cox/storage/lineage.py",
+        "key=lambda node: (node.log.salt in own, node.log.end_seq",
+        "key=lambda node: (node.log.end_seq",
+        "tests/troubles/test_lives.py::test_a_writer_beside_whose_journal_a_longer_one_is_put_keeps_its_rows",
+    ),
+    Mutant(
+        "an id in run.json is believed if rows bear it out",
+        "cox/storage/lineage.py",
+        "        if borne_out or (",
+        "        if True or (",
+        "tests/troubles/test_lives.py::test_a_run_file_of_another_run_costs_nothing",
+    ),
+    Mutant(
         "mode='w' continues nothing that was before",
         "cox/storage/snapshot.py",
         '            state["journals"] = [[secrets.randbits(32), state["seq"]]]\n',
@@ -209,6 +223,21 @@ MUTANTS = [
         f"{CRASH}/test_interrupts.py::test_a_kill_behind_a_fold_in_which_a_handler_logged_costs_nothing",
     ),
     Mutant(
+        "leaving a journal in which there is more than was read",
+        "cox/storage/fold.py",
+        "    if log.path.lstat().st_size == log.size:\n",
+        "    if True:\n",
+        f"{CRASH}/test_concurrency.py::"
+        "test_a_row_that_comes_between_the_reading_and_the_removal_of_a_journal_stays",
+    ),
+    Mutant(
+        "keeping a copy of a damaged journal",
+        "cox/storage/fold.py",
+        "        _keep_damaged(run, now.journals)\n",
+        "        pass\n",
+        f"{CRASH}/test_damage.py::test_a_damaged_run_goes_on_and_keeps_what_could_not_be_read",
+    ),
+    Mutant(
         "the shape of an attribute, which HDF5 believes",
         "cox/storage/hdf5/checks.py",
         "    if extent != h5py.h5s.SCALAR or attribute.get_storage_size() != size:\n",
@@ -275,6 +304,34 @@ MUTANTS = [
         "        if os.fstat(self._fd).st_nlink > 1:\n",
         "        if False:\n",
         f"{TROUBLES}/test_links_and_pipes.py::test_a_second_name_of_a_file_of_the_users_is_not_written_to",
+    ),
+    Mutant(
+        "reading no journal through a linked directory",
+        "cox/storage/journal.py",
+        "    fs.refuse_links(os.path.dirname(directory), directory)  # noqa: PTH120 - nor one for those\n",
+        "",
+        f"{TROUBLES}/test_links_and_pipes.py::test_journals_are_not_read_through_links",
+    ),
+    Mutant(
+        "mode='w' looks for curves behind no link",
+        "cox/storage/fold.py",
+        "    if run.tensorboard_dir.is_symlink():  # to a place that others may have made\n        return\n",
+        "",
+        f"{TROUBLES}/test_links_and_pipes.py::test_mode_w_removes_nothing_behind_a_link",
+    ),
+    Mutant(
+        "mode='w' removes no curves of a rank behind a link",
+        "cox/storage/fold.py",
+        "        if not place.is_symlink() and not any(",
+        "        if not any(",
+        f"{TROUBLES}/test_links_and_pipes.py::test_mode_w_removes_nothing_behind_a_link",
+    ),
+    Mutant(
+        "removing no embedding behind a link",
+        "cox/storage/curvefiles.py",
+        "        if not directory.is_symlink() and not directory.parent.is_symlink():\n",
+        "        if True:\n",
+        f"{TROUBLES}/test_links_and_pipes.py::test_no_embedding_is_removed_behind_a_link",
     ),
     Mutant(
         "a cache that others may write to is not believed",
@@ -510,6 +567,14 @@ MUTANTS = [
         "if threading.main_thread().is_alive():\n",
         "if True:\n",
         "tests/troubles/test_the_end_of_a_program.py",
+    ),
+    Mutant(
+        "no late row where another process has written in its writer's place",
+        "cox/storage/writer.py",
+        '        if now.content.writers.get(self.name, {"seq": 0})["seq"] != self.journal.next_seq:\n',
+        "        if False:\n",
+        "tests/troubles/test_the_end_of_a_program.py::"
+        "test_a_late_row_is_refused_once_another_process_has_written_in_its_place",
     ),
     Mutant(
         "opening a run again for a row at the end",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cox
@@ -257,6 +258,37 @@ def test_a_snapshot_copy_does_not_go_through_a_link(runs: Path, home: Path) -> N
     with cox.Store(runs, "good") as store, pytest.raises(IrregularFileError, match="is a link to"):
         store.snapshot_copy()
     assert not (home / "store.h5").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "tensorboard/rank-1"])
+def test_mode_w_removes_nothing_behind_a_link(name: str, runs: Path, home: Path) -> None:
+    (home / "rank-1").mkdir()
+    curves = [place / "events.out.tfevents.1.mine" for place in (home, home / "rank-1")]
+    for path in curves:
+        path.touch()
+    with cox.Store(runs, "good"):  # whose writer has looked for links already
+        link = runs / "good" / name
+        if link.exists():
+            link.rmdir()
+        link.symlink_to(home)
+        cox.Store(runs, "good", mode="w").close()
+    assert all(path.exists() for path in curves)
+    with cox.Store(runs, "good", mode="r") as reader:
+        assert not reader.tables
+
+
+@pytest.mark.parametrize("name", ["00005", "00005/z"])
+def test_no_embedding_is_removed_behind_a_link(name: str, runs: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine" / "z" if name == "00005" else tmp_path / "mine"
+    target.mkdir(parents=True)
+    (target / "tensors.tsv").write_text("mine")
+    with cox.Store(runs, "good") as store:
+        store.tensorboard.add_embedding(np.eye(2), global_step=5, tag="z")
+        place = Path(store.tb_dir) / name
+        shutil.rmtree(place)
+        place.symlink_to(tmp_path / "mine")
+        cox.Store(runs, "good", mode="w").close()
+    assert (target / "tensors.tsv").read_text() == "mine"
 
 
 # --- The user's own links

@@ -306,6 +306,23 @@ def test_a_writer_whose_store_file_was_replaced_goes_on_where_readers_see_it(tmp
     assert read(tmp_path) == ({"base": 5, "B": 3, "A again": 1}, [])
 
 
+def test_a_writer_beside_whose_journal_a_longer_one_is_put_keeps_its_rows(tmp_path: Path) -> None:
+    second = beside(tmp_path)
+    session(tmp_path, "base", 5)
+    shutil.copytree(tmp_path, second)
+    session(second, "B", 30, killed=True)
+    other = set(logs_of(second).values())
+    with cox.Store(tmp_path, "x") as store:
+        for n in range(3):
+            store["t"].append_row({"n": n, "who": "A"})
+        merge(second, tmp_path, ".log")
+        store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+        assert read(tmp_path) == ({"base": 5, "A": 3}, [])
+        store["t"].append_row({"n": 3, "who": "A"})
+    assert read(tmp_path) == ({"base": 5, "A": 4}, [])
+    assert other <= contents(tmp_path)
+
+
 def test_repair_puts_what_is_foreign_with_the_originals(tmp_path: Path) -> None:
     second = beside(tmp_path)
     session(tmp_path, "base", 5)

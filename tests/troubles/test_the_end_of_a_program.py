@@ -322,3 +322,37 @@ def test_a_late_row_of_a_rank_is_stored_though_another_one_has_folded_since(
         program.finish()
     with cox.Store(out, "run", mode="r") as store:
         assert sorted(store["t"].df["i"].tolist()) == [0, 1, 100, 101]
+
+
+LATE = """
+    import atexit, sys
+    from cox.errors import ClosedError
+    from cox.store import Store
+
+    store = Store(sys.argv[1], "run")
+    store.add_table("t", {"i": int}).append_row({"i": 0})
+
+    def late():
+        print("late", flush=True)
+        sys.stdin.readline()
+        try:
+            store["t"].append_row({"i": 2})
+        except ClosedError as error:
+            print(error)
+
+    atexit.register(late)
+"""
+
+
+def test_a_late_row_is_refused_once_another_process_has_written_in_its_place(
+    out: Path, start: Callable[..., Any]
+) -> None:
+    program = start(LATE, out)
+    assert program.line() == "late"
+    with cox.Store(out, "run") as store:
+        store["t"].append_row({"i": 1})
+    program.tell()
+    (said,) = program.finish()
+    assert "was written by another process since it was closed" in said
+    with cox.Store(out, "run", mode="r") as store:
+        assert store["t"].df["i"].tolist() == [0, 1]
