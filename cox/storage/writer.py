@@ -664,7 +664,7 @@ class RunWriter:
         if now.content.writers.get(self.name, {"seq": 0})["seq"] != self.journal.next_seq:
             self.reopens = False
             raise ClosedError(f"run {self.run.root} was written by another process since it was closed")
-        self._go_on_after(now)
+        self._go_on_from(now)
         self._learn_ranks(now)
         self._store = fs.identity(self.run.store_file)
 
@@ -755,7 +755,10 @@ class RunWriter:
         return int(writer["seq"])
 
     def _go_on_from(self, now: Snapshot) -> None:
-        """Go on where the run is, after another program put files of another life in the place of its own."""
+        """Go on where the run is, after others have changed what there is of this writer.
+
+        Another program put files of another life in the place of its own, or another rank began anew.
+        """
         from cox.storage import snapshot
 
         self.journal.next_seq = self._go_on_after(now)

@@ -577,6 +577,14 @@ MUTANTS = [
         "test_a_late_row_is_refused_once_another_process_has_written_in_its_place",
     ),
     Mutant(
+        "a late row counts from what others have left of its writer's",
+        "cox/storage/writer.py",
+        "        self._go_on_from(now)\n        self._learn_ranks(now)\n",
+        "        self._learn_ranks(now)\n",
+        "tests/troubles/test_the_end_of_a_program.py::"
+        "test_a_late_row_of_a_rank_is_stored_though_another_one_has_begun_anew_since",
+    ),
+    Mutant(
         "opening a run again for a row at the end",
         "cox/storage/writer.py",
         "            if not self.reopens:\n                raise self._gone\n",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import cox
+from cox.verify import verify
 
 Run = Callable[..., Any]
 
@@ -322,6 +323,23 @@ def test_a_late_row_of_a_rank_is_stored_though_another_one_has_folded_since(
         program.finish()
     with cox.Store(out, "run", mode="r") as store:
         assert sorted(store["t"].df["i"].tolist()) == [0, 1, 100, 101]
+
+
+def test_a_late_row_of_a_rank_is_stored_though_another_one_has_begun_anew_since(
+    out: Path, start: Callable[..., Any]
+) -> None:
+    program = start(RANKS_THAT_END, out, 1)
+    assert program.line() == "up"
+    program.tell()
+    assert program.line() == "late"
+    with cox.Store(out, "run", rank=0, mode="w") as store:
+        store.add_table("t", {"i": int}).append_row({"i": 0})
+    program.tell()
+    program.finish()
+    assert program.errors == ""
+    with cox.Store(out, "run", mode="r") as store:
+        assert store["t"].df["i"].tolist() == [0, 101]
+    assert verify(out / "run").ok
 
 
 LATE = """
