@@ -169,8 +169,8 @@ class _Copying:
 
     def _copy_all(self, opened: contextlib.ExitStack) -> None:
         source, target = self._source, self._target
-        marks = {path.name: fs.read_bytes(path) for path in newest.files(source)}  # as a reader: first of all
-        logs = self._open_journals(opened)
+        names = fs.names_in(source.journal_dir)
+        logs, marks = self._open_journals(names, opened), newest.among(names)
         with contextlib.suppress(FileNotFoundError):  # the journals have all rows
             store = opened.enter_context(source.store_file.open("rb"))
             if not self._is_there(os.fstat(store.fileno()), target.store_file):
@@ -179,7 +179,7 @@ class _Copying:
                 moves = [(staged, target.store_file)]
             else:
                 moves = []
-        if logs:
+        if logs or marks:
             fs.make_directories(target.journal_dir, inside=target.root)
             self._directories |= {target.meta_dir, target.journal_dir}
         for name, log in logs.items():
@@ -194,19 +194,18 @@ class _Copying:
         for path in target.journal_dir.glob(f"*{layout.JOURNAL_SUFFIX}"):
             if path.name not in logs:
                 fs.unlink(path)
-        for name, data in marks.items():
-            fs.replace_bytes(target.meta_dir / name, data, durable=True)
+        for mark in marks:
+            newest.write(target, mark)
         with contextlib.suppress(FileNotFoundError):  # of upstream
             self._copy_file(source.run_file, target.run_file)  # last: what is not whole is not a run yet
 
-    def _open_journals(self, opened: contextlib.ExitStack) -> dict[str, BinaryIO]:
+    def _open_journals(self, names: list[str], opened: contextlib.ExitStack) -> dict[str, BinaryIO]:
         logs: dict[str, BinaryIO] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self._source.journal_dir):  # noqa: PTH208 - names are all that is wanted
-                if layout.parse_journal_name(name) is not None:
-                    with contextlib.suppress(FileNotFoundError):  # it was folded: the store file has its rows
-                        path = self._source.journal_dir / name
-                        logs[name] = opened.enter_context(path.open("rb"))
+        for name in names:
+            if layout.parse_journal_name(name) is not None:
+                with contextlib.suppress(FileNotFoundError):  # it was folded: the store file has its rows
+                    path = self._source.journal_dir / name
+                    logs[name] = opened.enter_context(path.open("rb"))
         return logs
 
     def _copy_directory(self, source: Path, target: Path) -> None:
@@ -239,10 +238,8 @@ class _Copying:
         ):
             return True
         if path.parent == self._source.journal_dir:
-            return layout.parse_journal_name(name) is not None
-        return path.parent == self._source.meta_dir and (
-            name in _LEFT_OUT or layout.parse_newest_name(name) is not None
-        )
+            return (layout.parse_journal_name(name) or layout.parse_newest_name(name)) is not None
+        return path.parent == self._source.meta_dir and name in _LEFT_OUT
 
     def _copy_link(self, path: Path, place: Path) -> None:
         wanted = path.readlink()

@@ -164,7 +164,7 @@ def _repair_rows(run: layout.RunLayout, done: Repair, originals: Originals) -> N
     content.folded_bytes += sum(log.size for log in journals)
     old = originals.keep(run.store_file) if run.store_file.exists() else None
     fs.replace_file(run.store_file, lambda path: hdf5.write(path, content, old=old), durable=True)
-    for path in [*newest.files(run), *(log.path for log in journals)]:
+    for path in [*(mark.path(run) for mark in newest.read(run)), *(log.path for log in journals)]:
         originals.take(path)
 
 

@@ -188,7 +188,7 @@ class Store:
             elif new:
                 raise RunExistsError(f"run {self.path} exists already; leave new=True out to go on with it")
             is_old = not made and run.store_file.exists() and runinfo.run_id(run) is None
-            self._writer = open_writer(run, rank, sync=sync)
+            self._writer = open_writer(run, rank, sync=sync, made=made)
             if is_old:
                 adopt(run, self._writer.run_id)
         except OSError as error:

@@ -213,15 +213,15 @@ def _forget_missing(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.
         with contextlib.suppress(OSError):  # or its writer is at it, and knows better
             if own is not None and mark.writer == own.writer:
                 if own.path is None or own.path.name != mark.journal:
-                    newest.forget(run, mark.writer, mark.journal)
+                    newest.forget(run, mark.journal)
             else:
                 with claims.borrowed(run.claim_file(mark.writer)):
-                    newest.forget(run, mark.writer, mark.journal)
+                    newest.forget(run, mark.journal)
 
 
 def _keep_aside(run: layout.RunLayout, log: journal.Journal) -> None:
     kept = fs.keep_aside(log.path, log.path.with_suffix(layout.FOREIGN_SUFFIX))
-    newest.forget(run, log.writer, log.path.name)
+    newest.forget(run, log.path.name)
     fs.unlink(log.path)
     _log.warning("the journal %s of another life of the run is kept as %s", log.path, kept.name)
 
@@ -230,7 +230,7 @@ def _unlink_as_read(run: layout.RunLayout, log: journal.Journal) -> None:
     """Remove a journal that nobody appends to, unless something was appended since it was read."""
     if log.path.lstat().st_size == log.size:
         if log.is_empty:
-            newest.forget(run, log.writer, log.path.name)
+            newest.forget(run, log.path.name)
         fs.unlink(log.path)
 
 

@@ -22,7 +22,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -254,7 +254,7 @@ class JournalWriter:
             os.dup2(new, self.fd, inheritable=False)
             _copy(old, new, copied, self.size)  # what a signal handler logged meanwhile
             fs.rename(beside, self.path)
-            newest.write(self._run, newest.Newest(self.writer, self.path.name, self._first_seq))
+            newest.write(self._run, newest.Newest(self.writer, self.salt, self._first_seq))
             if self.synced:
                 self.sync_from_now_on()
         except BaseException:
@@ -315,7 +315,7 @@ class JournalWriter:
         fd = os.open(path, _NEW_FILE, 0o666)
         try:
             fs.write_at(fd, header, 0)
-            newest.write(self._run, newest.Newest(self.writer, path.name, seq))
+            newest.write(self._run, newest.Newest(self.writer, salt, seq))
             if self.synced:
                 # an fsync says nothing of a directory's own name, which may be as new as the file
                 fs.sync_directories(self._run.journal_dir, self._run.root.parent)
@@ -334,7 +334,7 @@ class JournalWriter:
         """Remove a file that was begun and has no record, and what was said of it."""
         os.close(fd)
         with contextlib.suppress(OSError):  # then readers are told of a journal that lacks, and no row does
-            newest.forget(self._run, self.writer, path.name)
+            newest.forget(self._run, path.name)
         fs.unlink(path)
 
 
@@ -406,11 +406,21 @@ class Journal:
 ReadRows = Callable[[bytes, int, int], "tuple[bulk.Rows, int] | None"]
 
 
-def read_journals(directory: str | os.PathLike[str], read_rows: ReadRows | None = None) -> list[Journal]:
+def read_journals(
+    directory: str | os.PathLike[str],
+    read_rows: ReadRows | None = None,
+    *,
+    names: Iterable[str] | None = None,
+) -> list[Journal]:
     """Read every journal in a directory, oldest records first. Blocks and is blocked by nobody.
 
     A journal that vanishes meanwhile was folded: its rows are in the store file, which is read after. One
     that is a link or a pipe has nothing but damage.
+
+    Args:
+        directory: The directory.
+        read_rows: Reads them by columns where it can.
+        names: The names in there, where somebody has just listed them.
 
     Raises:
         IrregularFileError: The directory is a link.
@@ -419,7 +429,7 @@ def read_journals(directory: str | os.PathLike[str], read_rows: ReadRows | None 
     directory = os.fspath(directory)
     fs.refuse_links(os.path.dirname(directory), directory)  # noqa: PTH120 - nor one for those
     journals = []
-    for name in fs.names_in(directory):
+    for name in fs.names_in(directory) if names is None else names:
         parsed = layout.parse_journal_name(name)
         if parsed is None:
             continue

@@ -30,7 +30,7 @@ HELD_SUFFIX = ".held"
 CACHE_DIR = ".cox-cache"
 SNAPSHOT_SUFFIX = "_snapshot"
 JOURNAL_SUFFIX = ".log"
-#: Of the file that says which of a writer's journals is the newest.
+#: Of a file that says which of a writer's journals is the newest.
 NEWEST_SUFFIX = ".newest"
 #: Says of a copy that `cox copy` made what it is a copy of.
 COPY_FILE = "copy.json"
@@ -52,6 +52,7 @@ _PAYLOAD_NAME = re.compile(rf"{_UUID}-([0-9a-f]{{8}})")
 _WRITER = r"main|rank-[0-9]{1,18}"
 _WRITER_NAME = re.compile(_WRITER)
 _JOURNAL_NAME = re.compile(rf"({_WRITER})-([0-9a-f]{{8}})\.log")
+_NEWEST_NAME = re.compile(rf"({_WRITER})-([0-9a-f]{{8}})-([0-9]{{1,18}})\.newest")
 # seconds, host, process and number; those that tensorboardX and torch make are named otherwise
 _OWN_EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{10}\.\d{6}\..*\.\d+\.\d{6}(\.redrawn)*", re.DOTALL)
 # PyTables keeps these names for itself; pandas puts its rows into a child called `table`.
@@ -142,17 +143,13 @@ class RunLayout:
         """Where `Store.snapshot_copy` puts its copy."""
         return self.root.with_name(self.root.name + SNAPSHOT_SUFFIX)
 
-    def newest_file(self, writer: str) -> Path:
-        """Says which of a writer's journals is the newest."""
-        return self.meta_dir / f"{writer}{NEWEST_SUFFIX}"
-
     def claim_file(self, writer: str) -> Path:
         """The claim of one writer."""
         return self.claims_dir / f"{writer}.json"
 
     def journal_file(self, writer: str, salt: int) -> Path:
         """The journal of one writer. Its salt is in its name, where damage to the file cannot reach it."""
-        return self.journal_dir / f"{writer}-{salt:08x}{JOURNAL_SUFFIX}"
+        return self.journal_dir / journal_name(writer, salt)
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
@@ -184,6 +181,11 @@ def writer_of_sessions(name: str) -> str | None:
     return None if writer == _BEFORE else writer
 
 
+def journal_name(writer: str, salt: int) -> str:
+    """The name of a journal's file."""
+    return f"{writer}-{salt:08x}{JOURNAL_SUFFIX}"
+
+
 def parse_journal_name(name: str) -> tuple[str, int] | None:
     """Writer and salt of a journal's file name; None for a name that is no journal's."""
     match = _JOURNAL_NAME.fullmatch(name)
@@ -200,10 +202,15 @@ def is_own_event_file(name: str) -> bool:
     return _OWN_EVENT_FILE.fullmatch(name) is not None
 
 
-def parse_newest_name(name: str) -> str | None:
-    """The writer in the name of a file that says which journal is the newest; None for another name."""
-    writer = name.removesuffix(NEWEST_SUFFIX)
-    return writer if writer != name and _WRITER_NAME.fullmatch(writer) else None
+def newest_name(writer: str, salt: int, seq: int) -> str:
+    """The name of the file that says that a journal is the writer's newest, and begins with record `seq`."""
+    return f"{writer}-{salt:08x}-{seq}{NEWEST_SUFFIX}"
+
+
+def parse_newest_name(name: str) -> tuple[str, int, int] | None:
+    """Writer, salt and number of the first record in such a name; None for another name."""
+    match = _NEWEST_NAME.fullmatch(name) if name.endswith(NEWEST_SUFFIX) else None
+    return (match[1], int(match[2], 16), int(match[3])) if match else None
 
 
 def payload_name(uid: str, checksum: int) -> str:

@@ -1,18 +1,18 @@
-"""Which journal is a writer's newest: said outside of the journals, for copies of a run that lack it.
+"""Which journals of a writer are its newest ones: said outside of them, for copies of a run that lack them.
 
 cp, tar and rsync list a directory first and read its files later. Of a run that is folded in between they
 get the old store file, while the journal whose rows went into the new one is gone. Such a copy looks like an
-older state of the run; but it has this word on what is missing. It is written after a journal was made and
-before the first record goes into it, and it is read before the journals are.
+older state of the run; but it has this word on what is missing: an empty file beside the journals, made after
+a journal and before the first record goes into it. All that it says is its name, so that who lists the
+journals has read it.
 """
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from cox.storage import fs, layout
 
@@ -23,13 +23,22 @@ class Newest:
 
     Attributes:
         writer: The writer.
-        journal: The file's name.
+        salt: The journal's salt.
         seq: The sequence number of its first record.
     """
 
     writer: str
-    journal: str
+    salt: int
     seq: int
+
+    @property
+    def journal(self) -> str:
+        """The name of the journal."""
+        return layout.journal_name(self.writer, self.salt)
+
+    def path(self, run: layout.RunLayout) -> Path:
+        """The file that says so."""
+        return run.journal_dir / layout.newest_name(self.writer, self.salt, self.seq)
 
     def missing(self, seq: int) -> str:
         """A sentence for a run that lacks it.
@@ -44,49 +53,32 @@ class Newest:
         )
 
 
-class _About(msgspec.Struct):
-    """What the file says."""
-
-    journal: str
-    seq: int
-
-
-_decode = msgspec.json.Decoder(_About).decode
-
-
 def write(run: layout.RunLayout, newest: Newest) -> None:
-    """Say which journal a writer has begun."""
-    about = {"journal": newest.journal, "seq": newest.seq}
-    fs.replace_bytes(run.newest_file(newest.writer), json.dumps(about).encode())
+    """Say which journal a writer has begun.
 
-
-def files(run: layout.RunLayout) -> list[Path]:
-    """The files that say so, one for each writer that did."""
-    return [run.newest_file(writer) for writer in _writers(run)]
+    What was said of the one before stays: a listing of the directory that is under way may miss the new name.
+    """
+    os.close(fs.open_own(newest.path(run), os.O_WRONLY | os.O_CREAT))
+    others = [other for other in among(fs.names_in(run.journal_dir)) if other.writer == newest.writer]
+    before = max((other.seq for other in others if other.seq <= newest.seq and other != newest), default=None)
+    for other in others:
+        if other != newest and other.seq != before:
+            fs.unlink(other.path(run))
 
 
 def read(run: layout.RunLayout) -> list[Newest]:
-    """Each writer's newest journal. Has to be called before the journals are read."""
-    return [newest for writer in _writers(run) if (newest := _read(run, writer)) is not None]
+    """The newest journals of each writer."""
+    return among(fs.names_in(run.journal_dir))
 
 
-def _writers(run: layout.RunLayout) -> list[str]:
-    names = fs.names_in(run.inside(layout.META_DIR))
-    return [writer for name in names if (writer := layout.parse_newest_name(name)) is not None]
+def among(names: Iterable[str]) -> list[Newest]:
+    """The newest journals of each writer, by the names in the directory of journals; older ones first."""
+    parsed = [layout.parse_newest_name(name) for name in names]
+    return sorted((Newest(*known) for known in parsed if known is not None), key=lambda newest: newest.seq)
 
 
-def _read(run: layout.RunLayout, writer: str) -> Newest | None:
-    path = run.inside(f"{layout.META_DIR}/{writer}{layout.NEWEST_SUFFIX}")
-    try:
-        about = _decode(fs.read_bytes(path))
-    except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        return None  # it was not synced before a loss of power, say: no row depends on it
-    known = layout.parse_journal_name(about.journal) is not None
-    return Newest(writer, about.journal, about.seq) if known else None
-
-
-def forget(run: layout.RunLayout, writer: str, journal: str) -> None:
+def forget(run: layout.RunLayout, journal: str) -> None:
     """Take it back for a journal that goes without having had a record."""
-    newest = _read(run, writer)
-    if newest is not None and newest.journal == journal:
-        fs.unlink(run.newest_file(writer))
+    for newest in read(run):
+        if newest.journal == journal:
+            fs.unlink(newest.path(run))

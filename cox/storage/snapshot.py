@@ -196,8 +196,9 @@ def _read_once(
     rows: bool,
     own: journal.JournalWriter | None,
 ) -> Snapshot:
-    marks = newest.read(run)
-    journals = journal.read_journals(run.inside(layout.JOURNALS), bulk.read)
+    directory = run.inside(layout.JOURNALS)
+    names = fs.names_in(directory)
+    journals = journal.read_journals(directory, bulk.read, names=names)
     store_file = run.inside(layout.STORE_FILE)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
@@ -211,7 +212,7 @@ def _read_once(
             raise RunNotFoundError(f"{run.root} is no run: it has no {layout.STORE_FILE}") from None
         content = hdf5.StoreFile()
     now = replay(content, journals, run_id=run_id, tables=tables, rows=rows, own=own)
-    _say_what_is_missing(now, marks)
+    _say_what_is_missing(now, newest.among(names))
     return now
 
 

@@ -143,6 +143,7 @@ class RunWriter:
         run: Where the run lies; its directory is there.
         rank: This process's rank, where several write the run.
         sync: Whether every row survives the machine, not just the process.
+        made: Whether its directory was made for it just now, so that nobody can have left anything there.
 
     Raises:
         RunInUseError: Another process writes this run.
@@ -153,7 +154,7 @@ class RunWriter:
         run_id: The id of the run, see `runinfo.run_id`.
     """
 
-    def __init__(self, run: layout.RunLayout, rank: int | None, *, sync: bool) -> None:
+    def __init__(self, run: layout.RunLayout, rank: int | None, *, sync: bool, made: bool = False) -> None:
         self.run = run
         self.rank = rank
         self.sync = sync
@@ -185,7 +186,7 @@ class RunWriter:
                 fs.create_once(run.store_file, empty.contents())
                 sessions.settle(run, self.name, signs)
                 is_new = empty.is_empty(run.store_file) and not self._journals_left()
-                self.journal.next_seq = self._recover()
+                self.journal.next_seq = 0 if is_new and made else self._recover()
                 self._store = fs.identity(run.store_file)
                 self._session = sessions.Recorder(run, self.name, self.run_id)
                 if self._counts_from_the_start(is_new=is_new):
@@ -861,8 +862,11 @@ _open: weakref.WeakValueDictionary[tuple[Path, int | None], RunWriter] = weakref
 _open_lock = threading.RLock()
 
 
-def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWriter:
-    """The writer of a run, shared by all who open it in this process. Each calls `release` once."""
+def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool, made: bool = False) -> RunWriter:
+    """The writer of a run, shared by all who open it in this process. Each calls `release` once.
+
+    For the arguments see `RunWriter`.
+    """
     with _open_lock:
         writer = _writer_at(run.root, rank)
         if writer is not None and writer.users > 0 and writer.is_usable:
@@ -872,7 +876,7 @@ def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool) -> RunWr
             return writer
         if writer is not None:
             writer.close()  # or another thread is at it: its lock is waited for
-        writer = _open[run.root, rank] = RunWriter(run, rank, sync=sync)
+        writer = _open[run.root, rank] = RunWriter(run, rank, sync=sync, made=made)
         writer.users = 1
         return writer
 

@@ -363,7 +363,7 @@ def damaged_in_every_way(folder: Path) -> tuple[layout.RunLayout, Read]:
     whole = read_quickly(folder)
     at, start, stop = place_in(run.store_file, "t/table", 1)
     flip(run.store_file, at)
-    (path,) = run.journal_dir.iterdir()
+    (path,) = run.journal_dir.glob("*.log")
     flip(path, path.stat().st_size // 2)  # in the second declaration
     run.run_file.write_bytes(b"{")
     store = cox.Store(folder / "other", "run")
@@ -377,7 +377,7 @@ def damaged_in_every_way(folder: Path) -> tuple[layout.RunLayout, Read]:
 
 
 def originals_of(run: layout.RunLayout) -> list[tuple[Path, bytes]]:
-    files = [run.store_file, run.run_file, *run.journal_dir.iterdir(), *run.tensorboard_dir.iterdir()]
+    files = [run.store_file, run.run_file, *run.journal_dir.glob("*.log"), *run.tensorboard_dir.iterdir()]
     return [(path.relative_to(run.root), path.read_bytes()) for path in files]
 
 

@@ -238,5 +238,6 @@ def leftovers(run: Path) -> list[str]:
     return sorted(
         str(path.relative_to(run))
         for path in run.rglob("*")
-        if path.name.startswith(layout.TEMPORARY_PREFIX) or path.parent == journals
+        if path.name.startswith(layout.TEMPORARY_PREFIX)
+        or (path.parent == journals and path.suffix != layout.NEWEST_SUFFIX)
     )

@@ -178,12 +178,12 @@ MUTANTS = [
     Mutant(
         "reading the journals before the store file",
         "cox/storage/snapshot.py",
-        "    journals = journal.read_journals(run.inside(layout.JOURNALS), bulk.read)\n",
+        "    journals = journal.read_journals(directory, bulk.read, names=names)\n",
         "    if not empty.is_empty(run.store_file):\n"
         "        content = hdf5.read(run.store_file, tables=tables, rows=rows)\n"
         "        journals = journal.read_journals(run.journal_dir, bulk.read)\n"
         "        return replay(content, journals, tables=tables, rows=rows)\n"
-        "    journals = journal.read_journals(run.inside(layout.JOURNALS), bulk.read)\n",
+        "    journals = journal.read_journals(directory, bulk.read, names=names)\n",
         f"{CRASH}/test_concurrency.py::test_c20_readers_beside_a_writer_see_every_acknowledged_row_once",
     ),
     Mutant(
@@ -529,14 +529,21 @@ MUTANTS = [
     Mutant(
         "saying which journal is the newest",
         "cox/storage/journal.py",
-        "            newest.write(self._run, newest.Newest(self.writer, path.name, seq))\n",
+        "            newest.write(self._run, newest.Newest(self.writer, salt, seq))\n",
         "",
         "tests/troubles/test_copies.py::test_a_copy_by_another_program_has_every_row_or_says_that_it_has_not",
     ),
     Mutant(
+        "leaving what was said of the journal before",
+        "cox/storage/newest.py",
+        "        if other != newest and other.seq != before:\n",
+        "        if other != newest:\n",
+        "tests/troubles/test_copies.py::test_a_listing_that_misses_the_newest_name_has_the_one_before",
+    ),
+    Mutant(
         "taking that back for an empty journal",
         "cox/storage/fold.py",
-        "            newest.forget(run, log.writer, log.path.name)\n",
+        "            newest.forget(run, log.path.name)\n",
         "            pass\n",
         "tests/troubles/test_copies.py::test_a_journal_without_a_record_is_not_missed",
     ),

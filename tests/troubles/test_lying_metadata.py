@@ -174,7 +174,7 @@ def test_what_store_h5_says_of_itself(runs: Path, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_records_with_the_right_checksum(runs: Path, data: st.DataObject) -> None:
     with copy_of(runs) as run:
-        (path,) = run.journal_dir.iterdir()
+        (path,) = run.journal_dir.glob("*.log")
         (log,) = journal.read_journals(run.journal_dir)
         assert log.header is not None
         header = msgspec.to_builtins(log.header)

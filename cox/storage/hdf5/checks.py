@@ -160,7 +160,7 @@ def open_dataset(file: h5py.h5f.FileID, path: str) -> Dataset:
         if how.get_external_count() or how.get_layout() == h5py.h5d.VIRTUAL:
             raise DamagedError(f"{path!r} keeps its rows outside of the file")
         raise DamagedError(f"{path!r} does not keep its rows in chunks")
-    shape = dataset.shape
+    shape = dataset.get_space().get_simple_extent_dims()
     if len(shape) != 1:
         raise DamagedError(f"{path!r} is not a list of rows")
     return Dataset(dataset, shape[0], how.get_chunk()[0], filters_of(how))

@@ -151,7 +151,7 @@ def _read_open(
     if any("number" in about for about in described.values()):
         roots.add(SIDECAR_GROUP)
     if (wanted is None and rows) or file.get_num_objs() != len(roots):
-        _read_others(h5py.File(file), content, wanted, rows=rows, of_upstream=not run["version"])
+        _read_others(file, content, wanted, rows=rows, of_upstream=not run["version"])
     return content
 
 
@@ -160,14 +160,19 @@ _schema_of = lru_cache(maxsize=64)(Schema.from_json)
 
 
 def _read_others(
-    file: h5py.File, content: StoreFile, wanted: frozenset[str] | None, *, rows: bool, of_upstream: bool
+    file: h5py.h5f.FileID,
+    content: StoreFile,
+    wanted: frozenset[str] | None,
+    *,
+    rows: bool,
+    of_upstream: bool,
 ) -> None:
     """Read what is in the file that cox did not write: upstream's tables; and note what is the user's."""
     paths = set(content.tables)
     groups = dict(upstream_groups(file, content.tables))
     for path, name in table_names(groups, of_upstream=of_upstream).items():
         paths.add(path)
-        dataset = dataset_at(file.id, f"{path}/table")
+        dataset = dataset_at(file, f"{path}/table")
         table, places = upstream_table(name, groups[path], dataset)
         content.tables[name], content.nrows[name] = table, dataset.nrows
         if rows and (wanted is None or name in wanted):
@@ -176,7 +181,7 @@ def _read_others(
     content.foreign = list(foreign_paths(file, paths))
 
 
-def table_names(groups: Mapping[str, h5py.Group], *, of_upstream: bool) -> dict[str, str]:
+def table_names(groups: Mapping[str, h5py.h5g.GroupID], *, of_upstream: bool) -> dict[str, str]:
     """Which of the groups that are marked as tables are tables, by path, and under which names.
 
     A program that copies a group inside of the file copies the mark along, and in it the original's name. So
@@ -186,7 +191,7 @@ def table_names(groups: Mapping[str, h5py.Group], *, of_upstream: bool) -> dict[
         groups: The groups by path.
         of_upstream: Whether there is no COX_RUN.
     """
-    marks = {path: _plain_attribute(group.id, UPSTREAM_ATTRIBUTE) for path, group in groups.items()}
+    marks = {path: _plain_attribute(group, UPSTREAM_ATTRIBUTE) for path, group in groups.items()}
     names = {path: checks.check_table_name(mark.get("name", path)) for path, mark in marks.items()}
     counts = Counter(names.values())
     tables = {}
@@ -198,7 +203,9 @@ def table_names(groups: Mapping[str, h5py.Group], *, of_upstream: bool) -> dict[
     return tables
 
 
-def foreign_paths(group: h5py.Group, tables: Collection[str], place: str = "") -> Iterator[str]:
+def foreign_paths(
+    group: h5py.h5f.FileID | h5py.h5g.GroupID, tables: Collection[str], place: str = ""
+) -> Iterator[str]:
     """What is in a file beside its tables: the paths of what the user put there.
 
     Args:
@@ -206,13 +213,13 @@ def foreign_paths(group: h5py.Group, tables: Collection[str], place: str = "") -
         tables: The paths of the tables.
         place: The path of the group, with a slash at its end.
     """
-    for name in group:
+    for name in hard_names(group):
         path = f"{place}{name}"
-        if path == SIDECAR_GROUP or not is_hard(group.id, name.encode()):
+        if path == SIDECAR_GROUP:
             continue
         if path in tables or any(table.startswith(f"{path}/") for table in tables):
-            if isinstance(group[name], h5py.Group):
-                yield from foreign_paths(group[name], tables, f"{path}/")
+            if _is_group(h5py.h5o.get_info(group, name.encode())):
+                yield from foreign_paths(h5py.h5g.open(group, name.encode()), tables, f"{path}/")
         elif not (name in _TABLE_PARTS and place.rstrip("/") in tables):
             yield path
 
@@ -239,6 +246,22 @@ def dataset_at(file: h5py.h5f.FileID, path: str) -> checks.Dataset:
 def is_hard(group: Any, name: bytes) -> bool:
     """Whether a name in a group stands for something in the file itself."""
     return bool(group.links.get_info(name).type == h5py.h5l.TYPE_HARD)
+
+
+def hard_names(group: h5py.h5f.FileID | h5py.h5g.GroupID) -> list[str]:
+    """The names in a group that stand for something in the file itself, without opening any of it."""
+    names: list[str] = []
+
+    def note(name: bytes, link: h5py.h5l.LinkInfo) -> None:
+        if link.type == h5py.h5l.TYPE_HARD:
+            names.append(name.decode(errors="surrogateescape"))
+
+    group.links.iterate(note, info=True)
+    return names
+
+
+def _is_group(about: h5py.h5o.ObjInfo) -> bool:
+    return bool(about.type == h5py.h5o.TYPE_GROUP)
 
 
 def _read_described(
@@ -366,24 +389,24 @@ def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]]) -> Par
     return part
 
 
-def upstream_groups(file: h5py.File, described: Container[str]) -> Iterator[tuple[str, h5py.Group]]:
+def upstream_groups(
+    file: h5py.h5f.FileID, described: Container[str]
+) -> Iterator[tuple[str, h5py.h5g.GroupID]]:
     """Every group that upstream cox or a program that goes on with its file marked as a table."""
     seen: set[int] = set()
-    pending = [("", file["/"])]
+    pending = [("", h5py.h5g.open(file, b"/"))]
     while pending:
         place, group = pending.pop(0)
-        for name in group:
-            if not is_hard(group.id, name.encode()) or not isinstance(item := group[name], h5py.Group):
+        for name in hard_names(group):
+            about = h5py.h5o.get_info(group, name.encode())
+            if not _is_group(about) or about.addr in seen:  # a group that lies in itself
                 continue
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:  # a group that lies in itself
-                continue
-            seen.add(address)
-            whole = f"{place}{name}"
+            seen.add(about.addr)
+            item, whole = h5py.h5g.open(group, name.encode()), f"{place}{name}"
             if (
-                checks.has_attribute(item.id, UPSTREAM_ATTRIBUTE)
-                and whole not in described
-                and "table" in item
+                whole not in described
+                and checks.has_attribute(item, UPSTREAM_ATTRIBUTE)
+                and item.links.exists(b"table")
             ):
                 yield whole, item
             if whole.count("/") < checks.MOST_NESTED:
@@ -391,13 +414,13 @@ def upstream_groups(file: h5py.File, described: Container[str]) -> Iterator[tupl
 
 
 def upstream_table(
-    name: str, group: h5py.Group, dataset: checks.Dataset
+    name: str, group: h5py.h5g.GroupID, dataset: checks.Dataset
 ) -> tuple[TableData, list[list[Any]]]:
     """Schema and places of a table in pandas' layout, from the attributes."""
-    data = _plain_attribute(group.id, UPSTREAM_ATTRIBUTE)
+    data = _plain_attribute(group, UPSTREAM_ATTRIBUTE)
     schema = data["schema"]
     places: dict[str, list[Any]] = {}
-    for field_name in _plain_attribute(group.id, "values_cols"):
+    for field_name in _plain_attribute(group, "values_cols"):
         shape = dataset.dtype()[field_name].shape
         listed = _plain_attribute(dataset.id, f"{field_name}_kind")
         for at, column in enumerate(listed):
@@ -407,8 +430,8 @@ def upstream_table(
     return TableData(name, Schema(columns)), [places[column] for column in ordered]
 
 
-def _column_order(group: h5py.Group, schema: dict[str, Any]) -> list[str]:
-    axes = _plain_attribute(group.id, "non_index_axes")
+def _column_order(group: h5py.h5g.GroupID, schema: dict[str, Any]) -> list[str]:
+    axes = _plain_attribute(group, "non_index_axes")
     order = [str(column) for column in axes[0][1]]
     return [column for column in order if column in schema]
 

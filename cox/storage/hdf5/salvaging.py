@@ -191,7 +191,7 @@ def _others(found: Salvage, file: h5py.File, described: Container[str], *, of_up
     """Salvage upstream's tables, and see which of the user's own things can be copied."""
     paths = {*found.content.tables, *found.lost}
     marked = _marked_groups(found, file, "", set())
-    groups = {path: group for path, group in marked if path not in described}
+    groups = {path: group.id for path, group in marked if path not in described}
     names = (
         _try(found, "the names of tables", partial(reading.table_names, groups, of_upstream=of_upstream))
         or {}
@@ -199,7 +199,7 @@ def _others(found: Salvage, file: h5py.File, described: Container[str], *, of_up
     for path, name in names.items():
         paths.add(path)
         _try(found, f"table {name!r}", partial(_upstream, found, file, path, name, groups[path]))
-    foreign = _try(found, "what is beside the tables", lambda: list(reading.foreign_paths(file, paths)))
+    foreign = _try(found, "what is beside the tables", lambda: list(reading.foreign_paths(file.id, paths)))
     for path in foreign or []:
         if _try(found, f"{path!r}", partial(_copies, file, path)):
             found.content.foreign.append(path)
@@ -209,10 +209,10 @@ def _marked_groups(
     found: Salvage, group: h5py.Group, path: str, seen: set[Any]
 ) -> Iterator[tuple[str, h5py.Group]]:
     """Every group that is marked as a table, as far as groups can be read."""
-    names: list[str] = _try(found, f"what is in {path or '/'!r}", partial(list, group)) or []
+    names: list[str] = _try(found, f"what is in {path or '/'!r}", partial(reading.hard_names, group.id)) or []
     for name in names:
         inner = f"{path}/{name}".lstrip("/")
-        if inner == SIDECAR_GROUP or not reading.is_hard(group.id, name.encode()):
+        if inner == SIDECAR_GROUP:
             continue
         item = _try(found, f"{inner!r}", partial(group.__getitem__, name))
         if isinstance(item, h5py.Group) and item.id not in seen and inner.count("/") < checks.MOST_NESTED:
@@ -222,7 +222,7 @@ def _marked_groups(
             yield from _marked_groups(found, item, inner, seen)
 
 
-def _upstream(found: Salvage, file: h5py.File, path: str, name: str, group: h5py.Group) -> None:
+def _upstream(found: Salvage, file: h5py.File, path: str, name: str, group: h5py.h5g.GroupID) -> None:
     dataset = _sound_dataset(file.id, path)
     table, places = reading.upstream_table(name, group, dataset)
     good = _read_chunks(found, dataset, table, places)

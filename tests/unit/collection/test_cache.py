@@ -406,7 +406,7 @@ def test_a_journal_changed_behind_its_time_is_read_again(tmp_path: Path, reads: 
     with cox.Store(tmp_path / "live", "run") as store:
         store.add_table("t", {"x": int}).append_row({"x": 1})
         shutil.copytree(tmp_path / "live" / "run", tmp_path / "runs" / "run")
-    (path,) = (tmp_path / "runs" / "run" / ".cox" / "journal").iterdir()
+    (path,) = (tmp_path / "runs" / "run" / ".cox" / "journal").glob("*.log")
     settle(tmp_path / "runs")
     assert df(tmp_path / "runs")["x"].tolist() == [1]
     times, data = path.stat(), path.read_bytes()
@@ -430,7 +430,7 @@ def test_a_journal_that_a_copying_program_brought_and_hid(tmp_path: Path) -> Non
     shutil.copytree(run, tmp_path / "away" / "run")
     with cox.Store(tmp_path / "away", "run") as store:
         store["t"].append_row({"x": 2, "s": ""})
-        for path in (tmp_path / "away" / "run" / ".cox" / "journal").iterdir():
+        for path in (tmp_path / "away" / "run" / ".cox" / "journal").glob("*.log"):
             shutil.copy2(path, journals / path.name)
     os.utime(journals, ns=(10**18, 10**18))
     assert assert_same(tmp_path)["x"].tolist() == [1, 2]
@@ -570,7 +570,7 @@ def test_a_damaged_run_is_never_kept_and_warned_of_each_time(tmp_path: Path, rea
             table.append_row({"x": x, "s": ""})
         shutil.copytree(tmp_path / "live" / "b", tmp_path / "b")
     shutil.rmtree(tmp_path / "live")
-    (path,) = (tmp_path / "b" / ".cox" / "journal").iterdir()
+    (path,) = (tmp_path / "b" / ".cox" / "journal").glob("*.log")
     data = bytearray(path.read_bytes())
     data[-40] ^= 255
     path.write_bytes(data)

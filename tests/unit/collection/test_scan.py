@@ -101,7 +101,7 @@ def live(tmp_path: Path) -> Iterator[cox.Store]:
 
 def test_a_state_is_that_of_the_store_and_the_journals(live: cox.Store) -> None:
     run = Path(live.path)
-    (journal,) = (run / ".cox" / "journal").iterdir()
+    (journal,) = (run / ".cox" / "journal").glob("*.log")
     store, log, journals = (run / "store.h5").stat(), journal.stat(), journal.parent.stat()
     found = state_of(live.path)
     assert found == (
@@ -117,7 +117,7 @@ def test_a_state_is_that_of_the_store_and_the_journals(live: cox.Store) -> None:
 
 
 def append(run: Path) -> None:
-    next((run / ".cox" / "journal").iterdir()).open("ab").write(b"x")
+    next((run / ".cox" / "journal").glob("*.log")).open("ab").write(b"x")
 
 
 def add_a_journal(run: Path) -> None:
@@ -125,7 +125,7 @@ def add_a_journal(run: Path) -> None:
 
 
 def take_the_journal(run: Path) -> None:
-    next((run / ".cox" / "journal").iterdir()).unlink()
+    next((run / ".cox" / "journal").glob("*.log")).unlink()
 
 
 def touch_the_store(run: Path) -> None:
@@ -191,7 +191,7 @@ def test_journals_are_not_looked_for_where_none_came(tmp_path: Path, monkeypatch
     assert len(asked) == 2
     with cox.Store(tmp_path, "a") as store:
         store["t"].append_row({"x": 1, "s": ""})
-        (name,) = os.listdir(run / ".cox" / "journal")
+        (name,) = (path.name for path in (run / ".cox" / "journal").glob("*.log"))
         assert [journal for journal, _ in state_of(str(run), known).journals] == [name]
 
 

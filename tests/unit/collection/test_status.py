@@ -91,7 +91,7 @@ def test_running_then_finished(out: Path, start: Callable[..., Program]) -> None
 def test_killed_is_crashed_at_its_last_sign_of_life(out: Path, start: Callable[..., Program]) -> None:
     program = start(WRITER, out, "run")
     program.line()
-    (journal,) = (out / "run" / ".cox" / "journal").iterdir()
+    (journal,) = (out / "run" / ".cox" / "journal").glob("*.log")
     program.kill()
     found = status(out, "run")
     assert (found.state, found.error) == ("crashed", None)

@@ -31,7 +31,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Live:
             if step % 5 == 0:
                 val.append_row({"step": step * 2**40, "note": "x" * (step % 200)})
         store.rewind("val", 100, purge_tensorboard=False)
-        (path,) = layout.RunLayout(folder / "run").journal_dir.iterdir()
+        (path,) = layout.RunLayout(folder / "run").journal_dir.glob("*.log")
         parsed = layout.parse_journal_name(path.name)
         assert parsed is not None
         return path.read_bytes(), path, parsed[1]
