@@ -277,6 +277,8 @@ def _all() -> Iterator[tuple[str, Mutation]]:
         "long": _packed(10_000_000),
         "not deflate": os.urandom(500),
     }.items():
+        if name == "long" and h5py.version.hdf5_version_tuple < (2,):
+            continue  # HDF5 refuses to write it
         yield f"a chunk: {name}", partial(_chunk, packed)
         yield f"a chunk of missing cells: {name}", partial(_chunk, packed, path="_cox/0/missing_3")
         yield f"a chunk without filters: {name}", partial(_chunk, packed, mask=7)

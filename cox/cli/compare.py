@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import options, tables, terminal
-from cox.cli.runs import reader_at
+from cox.cli.runs import reader_at, table_of
 from cox.collection.naming import shortening
 from cox.display.grid import DECORATION, PINNED, Column, Grid, from_frame
 
@@ -85,6 +85,7 @@ def compare(
     """  # noqa: D301
     how = tables.format_of(format, output, as_json)
     reader = reader_at(path, nested=nested)
+    table = table_of(reader, table)
     frame = reader.compare(
         table,
         metric,

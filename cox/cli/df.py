@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cox.cli import options, tables, terminal
-from cox.cli.runs import reader_at
+from cox.cli.runs import reader_at, table_of
 from cox.collection.naming import shortening
 from cox.display.grid import PINNED, from_frame
 
@@ -48,6 +48,7 @@ def df(
         raise click.UsageError("--head and --tail: choose one of them")
     tables.format_of(format, output, as_json)  # before anything is read
     reader = reader_at(path, nested=nested)
+    table = table_of(reader, table)
     frame = reader.df(table, union_schemas=True, columns=columns, where=where, params=params)
     if head is not None:
         frame = frame.iloc[:head]

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cox.cli import options, tables
-from cox.cli.runs import reader_at
+from cox.cli.runs import reader_at, table_of
 from cox.display.text import digest
 
 #: How much of the names of a table and its columns goes into that of a file.
@@ -90,6 +90,7 @@ def plot(
     """  # noqa: D301
     os.environ.pop("MPLBACKEND", None)  # a notebook's, which need not be installed here; a file needs none
     reader = reader_at(path, nested=nested)
+    table = table_of(reader, table)
     target = output if output is not None else Path(_file_name(table, y))
     reader.plot(
         table,

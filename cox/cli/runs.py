@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cox.errors import RunNameError, RunNotFoundError
+from cox.errors import RunNameError, RunNotFoundError, TableNotFoundError
 
 if TYPE_CHECKING:
     from cox.readers import CollectionReader
@@ -35,6 +35,22 @@ def reader_at(path: Path, *, nested: bool = False, empty: bool = False) -> Colle
     if not len(reader) and not empty:
         raise RunNotFoundError(f"there is no run in {path}" + ("" if nested else "; --nested looks deeper"))
     return reader
+
+
+def table_of(reader: CollectionReader, text: str) -> str:
+    """The table of that name, or the one that is shown so because not all of its name is printable.
+
+    Raises:
+        TableNotFoundError: Several are shown so; names them.
+    """
+    from cox.collection.naming import shown_as, some
+
+    if "?" not in text:
+        return text
+    alike = shown_as(text, list(reader.source.schemas(quiet=True)))
+    if len(alike) > 1:
+        raise TableNotFoundError(f"{len(alike)} tables are shown as {text}: {some(alike)}")
+    return alike[0] if alike else text
 
 
 def find(text: str) -> RunLayout:

@@ -252,6 +252,15 @@ def test_tables_that_are_shown_alike_are_told(tmp_path: Path, call: Call) -> Non
     told = call("tail", tmp_path / "one", "a?b", status=2).stderr
     assert r"2 tables of one are shown as a?b: $'a\x09b', $'a\x0ab'" in told
     assert call("tail", tmp_path / "one", "a\nb").stdout == "x\n1\n"
+    assert r"2 tables are shown as a?b: $'a\x09b', $'a\x0ab'" in call("df", "a?b", tmp_path, status=1).stderr
+    assert "a table 'c?d'" in call("df", "c?d", tmp_path, status=1).stderr
+
+
+def test_tables_that_are_shown_can_be_typed(runs: Path, tmp_path: Path, call: Call) -> None:
+    shown = printable(TABLE)
+    assert len(call("df", shown, runs).stdout.splitlines()) > 4 * len(RUNS)
+    assert call("compare", shown, OTHER, runs, "--by", "lr").exit_code == 0
+    assert call("plot", shown, OTHER, runs, "-o", tmp_path / "plot.png").exit_code == 0
 
 
 @given(st.lists(_file_names, min_size=1, max_size=5, unique=True))
