@@ -550,8 +550,8 @@ MUTANTS = [
     Mutant(
         "copying the journals of a living run",
         "cox/copying.py",
-        "        logs = self._open_journals(opened)\n",
-        "        logs: dict[str, BinaryIO] = {}\n",
+        "        logs, marks = self._open_journals(names, opened), newest.among(names)\n",
+        "        logs, marks = dict[str, BinaryIO](), newest.among(names)\n",
         "tests/troubles/test_copies.py::test_a_copy_of_a_living_run_has_every_row_from_before",
     ),
     Mutant(
