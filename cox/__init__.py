@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cox.version import __version__
+
 if TYPE_CHECKING:
     from cox.readers import CollectionReader
     from cox.store import OBJECT, PICKLE, PYTORCH_STATE, Store, Table
-
-__version__ = "0.3.0"
 
 __all__ = ["OBJECT", "PICKLE", "PYTORCH_STATE", "CollectionReader", "Store", "Table", "__version__"]
 
 _HOMES = {
     "Store": "cox.store",
-    "Table": "cox.table",
+    "Table": "cox.store.table",
     "OBJECT": "cox.schema",
     "PICKLE": "cox.schema",
     "PYTORCH_STATE": "cox.schema",

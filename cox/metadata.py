@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from cox import objects, unreadable
 from cox.errors import CoxError
+from cox.objects import codec, unreadable
+from cox.objects.trust import Trust, place_of
+from cox.objects.unreadable import Unreadable
 from cox.schema import OBJECT_KINDS, Column, shown
 from cox.storage import fs, layout
-from cox.trust import Trust, place_of
-from cox.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from cox.storage.columns import TableData
@@ -183,10 +183,10 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: Trust, tabl
     if cell is None:
         return None
     if column.kind == "object":
-        return objects.from_text(cell, trust, place_of(run, table, column.name))
+        return codec.from_text(cell, trust, place_of(run, table, column.name))
     if column.kind == "pickle":
         path = run.objects_dir / Path(cell).name
-        return objects.read_pickle(path, trust, place_of(run, table, column.name))
+        return codec.read_pickle(path, trust, place_of(run, table, column.name))
     return cell
 
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from cox.analysis.shown import Comparison, Differences
     from cox.collection.overview import ParamFilter
-    from cox.collection.shown import Comparison, Differences
-    from cox.collection.status import Status
     from cox.collection.table import Table
     from cox.metadata import RunParameters
+    from cox.storage.status import Status
 
 __all__ = ["CollectionReader"]
 
@@ -134,8 +134,8 @@ class CollectionReader:
         return len(self.source)
 
     def _repr_html_(self) -> str:
-        from cox import html
         from cox.collection import listing
+        from cox.display import html
 
         names = listing.newest(self.source)[: html.MOST_ROWS]
         grid = listing.grid(listing.described(self.source, names, skip=True), self.exp_ids)
@@ -338,7 +338,7 @@ class CollectionReader:
         Returns:
             A row for each group: the parameters `by`, `n`, `n_nan`, `mean`, `std`, `low`, `high`, `iqm`,
             `min`, `max`. It prints itself with the interval; its method `runs()` names the runs of each
-            group. See `cox.collection.statistics`.
+            group. See `cox.analysis.statistics`.
 
         Raises:
             CompareError: A group would mix runs that differ in other parameters; names them.
@@ -347,7 +347,7 @@ class CollectionReader:
         Example:
             >>> reader.compare("results", "acc", by="lr", over="seed", reduce="max")
         """
-        from cox.collection import statistics
+        from cox.analysis import statistics
 
         rows, chosen = self._table(key).rows_and_params(
             [metric], where=where, exp_filter=exp_filter, params=params
@@ -378,7 +378,7 @@ class CollectionReader:
         Raises:
             RunNotFoundError: There is no such run.
         """
-        from cox.collection import statistics
+        from cox.analysis import statistics
 
         names = self.source.resolve(first), self.source.resolve(second)
         return statistics.diff(self.source.described(names[0]), self.source.described(names[1]), names)
@@ -435,7 +435,7 @@ class CollectionReader:
         Example:
             >>> reader.plot("results", x="step", y="loss", hue="lr", over="seed", path="loss.pdf")
         """
-        from cox.collection import plotting
+        from cox.analysis import plotting
         from cox.steps import ROW, STEP_COLUMNS
 
         columns = [y] if isinstance(y, str) else list(y)
@@ -498,9 +498,9 @@ class CollectionReader:
         exp_filter: ExpFilter | None = None,
     ) -> Any:
         """One table of all runs as a `polars.DataFrame`; as `arrow`."""
-        from cox.collection import exports
+        from cox.exports import engines
 
-        return exports.to_polars(
+        return engines.to_polars(
             self.arrow(key, columns=columns, where=where, params=params, exp_filter=exp_filter)
         )
 
@@ -524,8 +524,8 @@ class CollectionReader:
             params: As for `df`.
             exp_filter: As for `df`.
         """
-        from cox.collection import exports
         from cox.collection.table import read_partition
+        from cox.exports import engines
 
         columns = [columns] if isinstance(columns, str) else columns
         table, source = self._table(key), self.source
@@ -537,7 +537,7 @@ class CollectionReader:
         read = partial(
             read_partition, source.folders, source.nested, key, schema, meta, columns, where, objects
         )
-        return exports.to_dask(read, groups, meta)
+        return engines.to_dask(read, groups, meta)
 
     def sql(self, query: str) -> pd.DataFrame:
         """Ask DuckDB about the tables of all runs, each of which has a column `exp_id`.
@@ -554,14 +554,14 @@ class CollectionReader:
         Example:
             >>> reader.sql("select lr, max(acc) from results join metadata using (exp_id) group by lr")
         """
-        from cox.collection import exports
+        from cox.exports import engines
 
         tables: dict[str, Callable[[], Any]] = {"runs": self._runs_in_arrow, "params": self._params_in_arrow}
         own = {name: self._table(name) for name in self.source.schemas(quiet=True)}
         for name in {name.lower() for name in own}:
             tables.pop(name, None)
         tables.update((name, table.arrow) for name, table in own.items())
-        return exports.sql(query, tables, lambda name: own[name].rowless() if name in own else tables[name]())
+        return engines.sql(query, tables, lambda name: own[name].rowless() if name in own else tables[name]())
 
     def to_parquet(
         self, dest: Directory, tables: Iterable[str] | None = None, params: ParamFilter | None = None
@@ -587,7 +587,7 @@ class CollectionReader:
             ExportError: There is something else at `dest`, or another process exports there.
         """
         from cox.collection import outgoing
-        from cox.collection.parquet import Dataset
+        from cox.exports.parquet import Dataset
 
         source = self.source
         exported = source.to_export(source.chosen(None, params))
@@ -628,21 +628,22 @@ class CollectionReader:
         return self._opened[name]
 
     def _runs_in_arrow(self) -> Any:
-        from cox.collection import exports, overview
-        from cox.collection.parameters import comparable
+        from cox.analysis.parameters import comparable
+        from cox.collection import overview
+        from cox.exports import engines
 
         params, statuses = self._params_and_statuses(None, None)
         frame = overview.runs_frame({name: {} for name in params}, statuses, {})
         facts = needed("pyarrow", "parquet").Table.from_pandas(frame, preserve_index=False)
         values = {name: comparable(own) for name, own in params.items()}
-        return exports.of_runs(values, dict(zip(facts.column_names, facts.columns, strict=True)))
+        return engines.of_runs(values, dict(zip(facts.column_names, facts.columns, strict=True)))
 
     def _params_in_arrow(self) -> Any:
-        from cox.collection import exports
-        from cox.collection.parameters import comparable
+        from cox.analysis.parameters import comparable
+        from cox.exports import engines
 
         params = self.source.parameters(self.exp_ids)
-        return exports.of_runs({name: comparable(own) for name, own in params.items()})
+        return engines.of_runs({name: comparable(own) for name, own in params.items()})
 
     def _params_and_statuses(
         self, exp_filter: ExpFilter | None, params: ParamFilter | None

@@ -2,8 +2,8 @@
 
 A temporary directory of symbolic links, one for each run that passes the filters, is handed to the
 real `tensorboard` program, kept in step with the runs, and goes when that ends. Runs are only read. The parts
-are in `cox.view`: `Selection` selects and names, and changes nothing; `serve` makes the links and runs the
-server.
+are in `cox.tensorboard.view`: `Selection` selects and names, and changes nothing; `serve` makes the links
+and runs the server.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import click
 
 from cox.display.text import printable
 from cox.errors import CoxError, CoxWarning, PredicateError, ViewError
-from cox.view.notebook import logdir
-from cox.view.selection import Selection, Shown, links, named
-from cox.view.server import leave, serve, signals_to
-from cox.view.tables import TableEvents
+from cox.tensorboard.view.from_tables import TableEvents
+from cox.tensorboard.view.notebook import logdir
+from cox.tensorboard.view.selection import Selection, Shown, links, named
+from cox.tensorboard.view.server import leave, serve, signals_to
 
 __all__ = ["ViewError", "links", "logdir", "main", "serve"]
 

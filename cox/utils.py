@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cox import objects
 from cox.errors import DamagedError
+from cox.objects import codec
+from cox.objects.signing import NOWHERE
+from cox.objects.trust import TEXT, Trust
 from cox.schema import infer as schema_from_dict
-from cox.signing import NOWHERE
 from cox.storage import layout
-from cox.trust import TEXT, Trust
 
 __all__ = [
     "Parameters",
@@ -175,7 +175,7 @@ def has_tensorboard(dirname: str | os.PathLike[str]) -> bool:
 
 def obj_to_string(obj: Any) -> str:
     """An object as the text of an OBJECT cell."""
-    return objects.to_text(obj, NOWHERE)
+    return codec.to_text(obj, NOWHERE)
 
 
 def string_to_obj(s: Any, *, allow_pickle: bool = False) -> Any:
@@ -189,6 +189,6 @@ def string_to_obj(s: Any, *, allow_pickle: bool = False) -> Any:
     if not isinstance(s, str):
         return s
     try:
-        return objects.from_text(s, Trust(allow_pickle=allow_pickle), TEXT)
+        return codec.from_text(s, Trust(allow_pickle=allow_pickle), TEXT)
     except DamagedError:
         return s

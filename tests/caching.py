@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import cox
-from cox.collection import reading, scan
+from cox.collection import reading
 from cox.collection.cache import saving
-from cox.storage import layout, snapshot
+from cox.storage import layout, scan, snapshot
 
 #: Longer than a kernel takes to move the clock of its files on, in ns.
 TICK = 12_000_000

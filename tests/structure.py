@@ -22,11 +22,11 @@ import numpy as np
 
 import cox
 from cox.errors import CoxError, CoxWarning
-from cox.repair import repair
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 from cox.storage import fold, fs, layout, snapshot
 from cox.storage.hdf5.packing import fletcher32
 from cox.storage.journal import HEADER_1, MARK
-from cox.verify import verify
 
 Mutation = Callable[[h5py.File], None]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cox.errors import ColumnNotFoundError, CompareError, argument, did_you_mean
+from cox.objects.unreadable import Unreadable
 from cox.schema import shown
-from cox.unreadable import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cox import steps
-from cox.collection.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
-from cox.collection.statistics import Array, as_numbers, by_run, check_level, half_width
+from cox.analysis.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
+from cox.analysis.statistics import Array, as_numbers, by_run, check_level, half_width
 from cox.display.text import printable
 from cox.errors import CompareError, argument
 from cox.extras import needed

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from cox import html
+from cox.display import html
 from cox.display.fitting import fit
 from cox.display.grid import DECORATION, PINNED, USUAL, Column, Grid, from_frame
 from cox.display.text import ELLIPSIS, briefly, text

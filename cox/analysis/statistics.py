@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cox.collection.parameters import (
+from cox.analysis.parameters import (
     EXP_ID,
     Parameters,
     identity,
@@ -34,7 +34,7 @@ from cox.extras import needed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cox.collection.shown import Comparison, Differences
+    from cox.analysis.shown import Comparison, Differences
 
 __all__ = ["compare", "diff"]
 
@@ -160,7 +160,7 @@ def diff(
     import pandas as pd
 
     from cox import frames
-    from cox.collection.shown import Differences
+    from cox.analysis.shown import Differences
 
     found: list[tuple[Any, ...]] = []
     same = 0
@@ -381,7 +381,7 @@ def _as_frame(
     names: Sequence[str], groups: Sequence[Sequence[Any]], described: Sequence[Sequence[Any]]
 ) -> Comparison:
     from cox import frames
-    from cox.collection.shown import STATISTICS, Comparison
+    from cox.analysis.shown import STATISTICS, Comparison
 
     columns: dict[str, Any] = {}
     for at, name in enumerate(names):

@@ -1,7 +1,8 @@
 """`cox` on the command line: one small module for each command, imported when it is called.
 
-`terminal` says what may reach a terminal, `tables` prints rows, `options` are those that commands share,
-and `runs` finds what they are about. Nothing is computed here: that is for the layers below.
+They are in `commands`. Beside it, `terminal` says what may reach a terminal, `tables` prints rows,
+`options` are those that commands share, and `runs` finds what they are about. Nothing is computed here:
+that is for the layers below.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 import click
 
-from cox import __version__, errors
+from cox import errors
 from cox.cli import terminal
 from cox.errors import CoxError, did_you_mean
+from cox.version import __version__
 
 #: What stands in `cox --help`: a line for each command, so that none has to be imported for it.
 SECTIONS: dict[str, dict[str, str]] = {
@@ -65,7 +67,7 @@ class Commands(click.Group):
         """Import a command."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module, name = _ELSEWHERE.get(cmd_name, (f"cox.cli.{cmd_name}", cmd_name))
+        module, name = _ELSEWHERE.get(cmd_name, (f"cox.cli.commands.{cmd_name}", cmd_name))
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 

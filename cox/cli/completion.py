@@ -1,31 +1,10 @@
-"""`cox completion`: what a shell needs to complete commands, runs and tables."""
+"""What completes the arguments of commands in a shell: runs and tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print what makes SHELL complete commands, options, runs and tables.
-
-    \b
-    Put one of these lines into the file named after it:
-      eval "$(cox completion bash)"         ~/.bashrc
-      eval "$(cox completion zsh)"          ~/.zshrc
-      cox completion fish | source          ~/.config/fish/config.fish
-    """  # noqa: D301
-    from click.shell_completion import get_completion_class
-
-    from cox.cli import main
-
-    complete = get_completion_class(shell)
-    if complete is None:
-        raise click.UsageError(f"this click knows nothing of {shell}")
-    click.echo(complete(main, {}, "cox", "_COX_COMPLETE").source())
 
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -41,9 +20,9 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[st
 
 def tables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The tables of one run of the folder, or of the run, whose names begin so."""
-    from cox.collection.scan import find_runs, is_run
     from cox.errors import CoxError
     from cox.storage import layout, snapshot
+    from cox.storage.scan import find_runs, is_run
 
     folder = Path(ctx.params.get("run") or ctx.params.get("path") or ".")
     try:

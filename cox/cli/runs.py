@@ -25,8 +25,8 @@ def reader_at(path: Path, *, nested: bool = False, empty: bool = False) -> Colle
         RunNotFoundError: There is no run.
     """
     from cox.collection.naming import readable
-    from cox.collection.scan import is_run
     from cox.readers import CollectionReader
+    from cox.storage.scan import is_run
 
     if is_run(path):
         root = path.absolute()
@@ -61,8 +61,8 @@ def find(text: str) -> RunLayout:
         RunNameError: There are several; names them.
     """
     from cox.collection.naming import resolve
-    from cox.collection.scan import is_run, run_names
     from cox.storage.layout import RunLayout
+    from cox.storage.scan import is_run, run_names
 
     path = Path(text).expanduser()
     if is_run(path):

@@ -1,1 +1,1 @@
-"""Many runs at once: finding them, reading what changed, and what is computed of all of them."""
+"""Many runs at once: reading what changed of them, and putting their rows together."""

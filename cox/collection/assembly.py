@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cox.analysis.parameters import EXP_ID, named_runs
 from cox.collection.blocks import Block
-from cox.collection.parameters import EXP_ID, named_runs
 from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, did_you_mean
 from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of

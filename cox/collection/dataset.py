@@ -22,13 +22,13 @@ import numpy as np
 from cox.collection.blocks import Block
 from cox.collection.reading import Guard, Rows
 from cox.collection.shapes import Shape
-from cox.collection.status import RUNNING, UNKNOWN, Status
 from cox.display.text import digest
 from cox.errors import DamagedError
 from cox.extras import needed
 from cox.schema import Schema
 from cox.storage import fs, layout
 from cox.storage.columns import Array, Part, join
+from cox.storage.status import RUNNING, UNKNOWN, Status
 
 if TYPE_CHECKING:
     from cox.storage.layout import RunLayout

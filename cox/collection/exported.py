@@ -16,9 +16,9 @@ from cox.collection import dataset
 from cox.collection.blocks import Block
 from cox.collection.dataset import Entry, Manifest
 from cox.collection.outgoing import Outgoing
-from cox.collection.scan import State
 from cox.schema import Schema
 from cox.storage.columns import mask_of, values_of
+from cox.storage.scan import State
 
 if TYPE_CHECKING:
     from cox.collection.reading import Rows

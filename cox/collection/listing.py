@@ -19,7 +19,7 @@ from cox.errors import ColumnNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
     from cox.collection.runs import Runs
-    from cox.collection.status import Status
+    from cox.storage.status import Status
 
 COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "crashed": "magenta", "unknown": "dim"}
 
@@ -232,6 +232,6 @@ def _metrics(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
 
 def _differs(runs: Sequence[Run], get: Callable[[Run], Any]) -> bool:
     """Whether a parameter tells runs apart."""
-    from cox.collection.parameters import identity
+    from cox.analysis.parameters import identity
 
     return len(runs) == 1 or len({identity(get(run)) for run in runs}) > 1

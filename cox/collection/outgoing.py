@@ -7,12 +7,13 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-from cox import plain, unreadable
+from cox import safe_pickle
+from cox.analysis.parameters import EXP_ID
 from cox.collection import shapes
 from cox.collection.blocks import Block
-from cox.collection.parameters import EXP_ID
 from cox.collection.shapes import Shape
 from cox.extras import needed
+from cox.objects import unreadable
 from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage.columns import has_inner_nul, mask_of, values_of
 
@@ -160,7 +161,7 @@ def _places(block: Block) -> Any:
 
 def _decoded(cell: str) -> Any:
     try:
-        return shapes.plain(plain.loads(base64.b64decode(cell)))
+        return shapes.plain(safe_pickle.loads(base64.b64decode(cell)))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged bytes make the unpickler raise all kinds

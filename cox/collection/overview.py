@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cox import metadata, predicates
+from cox.analysis.parameters import EXP_ID
 from cox.collection import ranks
 from cox.collection.assembly import Decode, refuse_unknown
 from cox.collection.blocks import Block
-from cox.collection.parameters import EXP_ID
 from cox.errors import PredicateError
 from cox.metadata import RunParameters
 from cox.schema import OBJECT_KINDS, Column, shown
@@ -21,8 +21,8 @@ from cox.storage.columns import Array, Part, mask_of, values_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cox.collection.status import Status
     from cox.storage import layout
+    from cox.storage.status import Status
 
 #: Which runs, by their parameters: a condition, or values, or a function of all parameters.
 ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], Any]"

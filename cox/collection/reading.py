@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from cox.collection import progress
+from cox import progress
 from cox.collection.blocks import BYTES_IN_BLOCK, Block, batched, bytes_of
 from cox.collection.cache import Cache, Fresh
 from cox.collection.cache.saving import save
-from cox.collection.scan import State, state_of
 from cox.schema import Schema
 from cox.storage import layout, snapshot
 from cox.storage.columns import join
+from cox.storage.scan import State, state_of
 
 #: So many runs, or bytes of rows, are worth keeping: a folder of a few small runs gets no cache.
 _WORTH_RUNS = 30

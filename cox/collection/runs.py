@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from cox.collection import scan
 from cox.collection.naming import readable
 from cox.errors import (
     CollectionWarning,
@@ -26,16 +25,16 @@ from cox.errors import (
     warn,
 )
 from cox.metadata import METADATA, RunParameters, decoded
+from cox.objects.trust import Trust
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
-from cox.storage import layout
-from cox.trust import Trust
+from cox.storage import layout, scan
 
 if TYPE_CHECKING:
     from cox.collection.dataset import Archive, Entry
     from cox.collection.exported import Source
     from cox.collection.overview import ParamFilter
     from cox.collection.reading import Rows
-    from cox.collection.status import Status
+    from cox.storage.status import Status
 
 _log = logging.getLogger("cox")
 
@@ -134,7 +133,7 @@ class Runs:
         Raises:
             FormatVersionError: A newer cox wrote it.
         """
-        from cox.collection.status import status_of
+        from cox.storage.status import status_of
 
         archive = self.archive(name)
         return status_of(self.layout(name)) if archive is None else archive.status(self._places[name][1])
@@ -321,14 +320,14 @@ class Runs:
     # --- On the way to a Parquet dataset
 
     def to_export(self, names: Iterable[str]) -> Source:
-        """Some runs, as `cox.collection.parquet.Dataset` takes them.
+        """Some runs, as `cox.exports.parquet.Dataset` takes them.
 
         Raises:
             ExportError: One of them is in a dataset already.
         """
+        from cox.analysis.parameters import comparable
         from cox.collection.dataset import place_of
         from cox.collection.exported import Run, Source
-        from cox.collection.parameters import comparable
 
         names = list(names)
         archived = next((name for name in names if self.archive(name) is not None), None)
@@ -364,8 +363,8 @@ class Runs:
         Raises:
             RunNotFoundError: There is no run of that name.
         """
+        from cox.analysis.parameters import comparable
         from cox.collection import overview
-        from cox.collection.parameters import comparable
 
         self.layout(name)
         results: dict[str, Any] = {}

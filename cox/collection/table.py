@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cox import predicates
+from cox.analysis.parameters import EXP_ID, comparable
 from cox.collection import overview
 from cox.collection.assembly import Collected, object_columns, refuse_unknown
-from cox.collection.parameters import EXP_ID, comparable
 from cox.collection.ranks import in_order
 from cox.collection.runs import Directory, ExpFilter, Runs, by_table
 from cox.errors import DamageWarning, RebuildError, warn

@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from cox.collection import dataset, exports, shapes
+from cox.analysis.parameters import EXP_ID, comparable
+from cox.collection import dataset, shapes
 from cox.collection.blocks import Block
 from cox.collection.dataset import Archive, Entry, Manifest, Piece, directory_of
 from cox.collection.exported import OLD, Keys, Run, Source, as_json
 from cox.collection.outgoing import Outgoing, common_shapes, to_arrow
-from cox.collection.parameters import EXP_ID, comparable
 from cox.collection.shapes import Shape
 from cox.errors import ExportError
+from cox.exports import engines
 from cox.extras import needed
 from cox.schema import Column, Schema
 from cox.storage import claims, fs, layout
@@ -218,7 +219,7 @@ class Dataset:
         if not values and kept == self._manifest.params:
             return
         common = _Common(kept, [])
-        common.widen(exports.shapes_of_runs(values.values()))
+        common.widen(engines.shapes_of_runs(values.values()))
         if any(piece.types != common.types() for piece in kept):
             kept, values = [], self._params_of(source, keys, list(self._manifest.runs))
         self._manifest.params = kept + list(self._params_pieces(values, common))
@@ -228,8 +229,8 @@ class Dataset:
             return
         file = f"part-{uuid.uuid4().hex}.parquet"
         called = {self._manifest.runs[key].name: own for key, own in values.items()}
-        self._write_file(dataset.staged(self._dest, file), exports.of_runs(called, common=common.shapes))
-        own = exports.shapes_of_runs(values.values())
+        self._write_file(dataset.staged(self._dest, file), engines.of_runs(called, common=common.shapes))
+        own = engines.shapes_of_runs(values.values())
         ones = [1] * len(values)
         yield Piece(file, [], list(values), ones, [None] * len(values), own, common.types(), [])
 
@@ -410,7 +411,7 @@ def archived_params(archive: Archive, names: list[str], metadata: str) -> Mappin
     """The parameters of runs that only the dataset has."""
     from cox.collection import overview
     from cox.metadata import decoded
-    from cox.trust import Trust
+    from cox.objects.trust import Trust
 
     def decode(name: str, column: Column, cell: Any) -> Any:
         run = archive.layout(name)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from cox.collection.scan import is_run
 from cox.errors import CopyError, DamagedError, RunInUseError, RunNotFoundError, StorageError
 from cox.storage import claims, fs, layout, newest, runinfo, snapshot
+from cox.storage.scan import is_run
 
 #: What a copy does not have: who writes the original is nobody's business there, and rows go by themselves.
 _LEFT_OUT = frozenset(

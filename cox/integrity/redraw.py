@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from cox import events, metadata, tfrecords
-from cox.collection.scan import is_run
+from cox import metadata
 from cox.errors import RunNotFoundError
-from cox.eventfile import event_files, new_name
-from cox.repair import Originals, held
+from cox.integrity.repair import Originals, held
+from cox.objects.trust import Trust
 from cox.storage import fs, layout, snapshot
 from cox.storage.columns import Array, TableData
-from cox.trust import Trust
+from cox.storage.scan import is_run
+from cox.tensorboard import summaries, tfrecords
+from cox.tensorboard.eventfile import event_files, new_name
 
 #: Value and time of a point, in seconds since 1970.
 _Point = tuple[float, float]
@@ -112,7 +113,7 @@ class _Drawn:
         last: dict[str, int] = {}
         for path in event_files(place):
             for data in tfrecords.contents(fs.read_bytes(path)):
-                found = events.read(data)
+                found = summaries.read(data)
                 self.is_used |= bool(found.tags)
                 self.has_hparams |= found.has_hparams
                 if found.row is not None:
@@ -211,14 +212,14 @@ def _send(
     for path in place.glob(f"{layout.TEMPORARY_PREFIX}*"):
         fs.unlink(path)  # of one that was killed: no writer looks for it here
     old = event_files(place)
-    made = [events.beginning(time.time())]
+    made = [summaries.beginning(time.time())]
     if params:
-        made.append(events.of_values(events.hparams(params), 0, time.time()))
+        made.append(summaries.of_values(summaries.hparams(params), 0, time.time()))
     by_time: dict[tuple[int, float], dict[str, float]] = defaultdict(dict)
     for tag, points in again.items():
         for step, (value, when) in points.items():
             by_time[step, when][tag] = value
-    made += [events.of_scalars(values, step, when) for (step, when), values in sorted(by_time.items())]
+    made += [summaries.of_scalars(values, step, when) for (step, when), values in sorted(by_time.items())]
     whole = b"".join(tfrecords.record(event.SerializeToString()) for event in made)
     fs.make_directories(place)
     fs.replace_bytes(place / _name_after(old), whole, durable=True)
@@ -226,7 +227,7 @@ def _send(
     for path in old:
         kept, changed = bytearray(), False
         for event in tfrecords.contents(fs.read_bytes(path)):
-            left = events.without(event, lambda tag, step: tag in first and step >= first[tag])
+            left = summaries.without(event, lambda tag, step: tag in first and step >= first[tag])
             changed |= left != event
             kept += b"" if left is None else tfrecords.record(left)
         if changed:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cox import tfrecords
 from cox.errors import CoxError, RunInUseError
+from cox.integrity.verify import Report, event_files, verify
 from cox.storage import claims, fs, hdf5, layout, newest, salvage
-from cox.verify import Report, event_files, verify
+from cox.tensorboard import tfrecords
 
 #: How long to wait for a fold of this run, in seconds.
 _PATIENCE = 5.0

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cox import payloads, tfrecords
-from cox.collection.scan import find_runs, is_run
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
+from cox.objects import payloads
 from cox.schema import OBJECT_KINDS, Column
 from cox.storage import fs, layout, runinfo, salvage
 from cox.storage.columns import TableData
+from cox.storage.scan import find_runs, is_run
+from cox.tensorboard import tfrecords
 
 What = Literal["rows", "foreign", "state", "tensorboard", "object", "gone", "format", "refused", "note"]
 
@@ -63,7 +64,7 @@ class Report:
 
     @property
     def repairable(self) -> bool:
-        """Whether `cox.repair` can do something about it."""
+        """Whether `cox.integrity.repair` can do something about it."""
         found = {finding.what for finding in self.findings}
         return bool(found & {"rows", "foreign", "state", "tensorboard"}) and not found & {"format", "refused"}
 

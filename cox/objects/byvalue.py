@@ -24,7 +24,7 @@ from typing import Any
 import dill
 from dill._dill import _setitems
 
-from cox import plain
+from cox import safe_pickle
 
 #: What EnumMeta makes of a class by itself, so that a copy has it again.
 _MADE_BY_ENUM = frozenset(
@@ -100,7 +100,8 @@ def strays(references: Iterator[tuple[str, str]]) -> list[str]:
         dict.fromkeys(
             f"{module}.{name}"
             for module, name in references
-            if module != "__builtin__" and not plain.is_importable(module)  # dill's name for what it knows
+            if module != "__builtin__"
+            and not safe_pickle.is_importable(module)  # dill's name for what it knows
         )
     )
 
@@ -112,7 +113,7 @@ class _Pickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
     #: Whether classes are made empty first and filled later, so that they can refer to themselves.
     in_two_steps = False
 
-    def __init__(self, file: Any, protocol: int = plain.PROTOCOL, **options: Any) -> None:
+    def __init__(self, file: Any, protocol: int = safe_pickle.PROTOCOL, **options: Any) -> None:
         # recurse: of a function's globals only those it uses, so that a lambda does not drag the script along
         super().__init__(file, protocol=protocol, recurse=self.recurse, **options)
         self._renamed: list[tuple[Any, str]] = []
@@ -144,7 +145,7 @@ class _Pickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
     def _bring_home(self, obj: Any) -> None:
         """Have dill take what lives in a module without a file as a part of the script: it goes by value."""
         module = obj.__module__
-        if isinstance(module, str) and module != "__main__" and not plain.is_importable(module):
+        if isinstance(module, str) and module != "__main__" and not safe_pickle.is_importable(module):
             try:
                 obj.__module__ = "__main__"
             except (AttributeError, TypeError):
@@ -166,13 +167,13 @@ def _with_pickler(module: Any, obj: Any) -> bytes:
 
 
 def _references(data: bytes) -> Iterator[tuple[str, str]]:
-    return plain.references(io.BytesIO(data))
+    return safe_pickle.references(io.BytesIO(data))
 
 
 def _is_importable(obj: Any) -> bool:
     """Whether another process finds an object under its module and name."""
     module, name = obj.__module__, getattr(obj, "__qualname__", obj.__name__)
-    return isinstance(module, str) and plain.is_importable(module) and "<locals>" not in name
+    return isinstance(module, str) and safe_pickle.is_importable(module) and "<locals>" not in name
 
 
 # --- Classes and type variables

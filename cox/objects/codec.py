@@ -2,10 +2,10 @@
 
 This is the only module that unpickles anything but plain data, and it asks for a reason first:
 
-* plain data (see `cox.plain`) needs none;
-* what this user wrote is signed (see `cox.signing`) and decodes by itself, in any process;
+* plain data (see `cox.safe_pickle`) needs none;
+* what this user wrote is signed (see `cox.objects.signing`) and decodes by itself, in any process;
 * everything else is refused, unless the caller passes `allow_pickle=True`, the user vouched for the
-  run with `cox trust PATH`, or COX_ALLOW_PICKLE=1 is set (see `cox.trust`).
+  run with `cox trust PATH`, or COX_ALLOW_PICKLE=1 is set (see `cox.objects.trust`).
 
 An OBJECT cell is base64 text of a pickle, a PICKLE or PYTORCH_STATE cell the name of a file in
 `.table_objects/`. A signature stands after the pickle's end, where other readers do not look.
@@ -32,7 +32,7 @@ from typing import Any, BinaryIO
 
 import crc32c
 
-from cox import payloads, plain, signing
+from cox import safe_pickle
 from cox.errors import (
     DamagedError,
     IrregularFileError,
@@ -41,9 +41,10 @@ from cox.errors import (
     UntrustedObjectError,
     in_python,
 )
-from cox.signing import Origin
+from cox.objects import payloads, signing
+from cox.objects.signing import Origin
+from cox.objects.trust import ALLOW_VARIABLE, Place, Trust
 from cox.storage import fs, layout
-from cox.trust import ALLOW_VARIABLE, Place, Trust
 
 #: Files of so many bytes or less are read into memory at once; larger ones only where they are to run code.
 _IN_MEMORY = 1 << 24
@@ -62,7 +63,7 @@ def to_bytes(obj: Any, origin: Origin) -> bytes:
         Exception: What pickle or dill raise for what nothing can store.
     """
     try:
-        data, is_plain = plain.dumps(obj)
+        data, is_plain = safe_pickle.dumps(obj)
     except Exception:  # noqa: BLE001 - any object's __reduce__ may raise anything; dill has the last word
         data, is_plain = _by_value(obj), False
     return data if is_plain else data + signing.sign(data, origin)
@@ -149,7 +150,7 @@ def write_pickle(obj: Any, path: Path, origin: Origin) -> int:
     """
     with fs.new_file(path, others_write=False) as opened:
         file = _Summed(opened)
-        pickler = plain.Pickler(file)
+        pickler = safe_pickle.Pickler(file)
         try:
             pickler.dump(obj)
             is_plain = pickler.plain
@@ -200,7 +201,7 @@ def write_torch(value: Any, path: Path, origin: Origin) -> int:
 
 def _save_torch(value: Any, opened: BinaryIO, file: _Summed) -> str:
     """Save a state, by value where it must be. Returns what it needs beyond torch's own allow-list."""
-    from cox import byvalue
+    from cox.objects import byvalue
 
     def save(**options: Any) -> BinaryIO:
         file.begin_anew()
@@ -221,7 +222,7 @@ def _save_torch(value: Any, opened: BinaryIO, file: _Summed) -> str:
 
 def _references(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """The names that the pickle in a torch archive looks up."""
-    return plain.references(_pickle_in_archive(file))
+    return safe_pickle.references(_pickle_in_archive(file))
 
 
 def _names_in_archive(file: BinaryIO) -> str:
@@ -259,7 +260,7 @@ def read_torch(path: Path, trust: Trust, place: Place, **options: Any) -> Any:
             with private(file) as copy:
                 if not trust.covers(copy, place):
                     raise _untrusted(refusal, beyond_weights(copy), place.where) from None
-                from cox import byvalue
+                from cox.objects import byvalue
 
                 with _rebuilding(place.where):
                     return _load_torch(copy, {"pickle_module": byvalue, **options, "weights_only": False})
@@ -281,12 +282,12 @@ def _load_torch(file: BinaryIO, options: dict[str, Any]) -> Any:
 def _unpickled(file: BinaryIO, trust: Trust, place: Place, source: str) -> Any:
     """The object of a pickle; `source` is what an error calls its bytes."""
     try:
-        return plain.load(file)
-    except plain.NotPlainError as refusal:
+        return safe_pickle.load(file)
+    except safe_pickle.NotPlainError as refusal:
         with private(file) as copy:
             if not trust.covers(copy, place):
                 raise _untrusted(refusal, _names_in(copy), place.where) from None
-            from cox import byvalue
+            from cox.objects import byvalue
 
             copy.seek(0)
             with _rebuilding(place.where, copy):
@@ -340,7 +341,7 @@ def _untrusted(refusal: Exception, needs: str, where: str) -> UntrustedObjectErr
 
 
 def _by_value(obj: Any) -> bytes:
-    from cox import byvalue  # dill takes a while to import
+    from cox.objects import byvalue  # dill takes a while to import
 
     return byvalue.dumps(obj)
 
@@ -350,7 +351,7 @@ def _names_in(file: BinaryIO | None) -> str:
         return ""
     file.seek(0)
     with contextlib.suppress(Exception):  # a name for a message is worth less than the message
-        return ", ".join(plain.names_in(file))
+        return ", ".join(safe_pickle.names_in(file))
     return ""
 
 

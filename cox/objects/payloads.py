@@ -18,8 +18,8 @@ from typing import IO, BinaryIO
 
 import crc32c
 
-from cox import signing
 from cox.errors import IrregularFileError
+from cox.objects import signing
 from cox.storage import fs, layout
 
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from cox import signing
 from cox.errors import StorageError
+from cox.objects import signing
 from cox.storage import fs, layout, runinfo
 
 #: A longer list of what is trusted, no run has.

@@ -8,7 +8,7 @@ import io
 import pickletools
 from typing import TYPE_CHECKING, Any
 
-from cox import plain
+from cox import safe_pickle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,7 +77,7 @@ def digest_of_bytes(data: bytes) -> str:
 
 def _of_pickle(data: bytes, reason: str) -> Unreadable:
     try:
-        names = plain.names_in(io.BytesIO(data), limit=1)
+        names = safe_pickle.names_in(io.BytesIO(data), limit=1)
     except Exception:  # noqa: BLE001 - damaged bytes make pickletools raise all kinds
         names = []
     name = names[0].rpartition(" ")[2] if names else "damaged object"  # "the script's class Net"

@@ -7,9 +7,9 @@ and PyTables keep in pickled attributes is plain data, and so is most of what pe
 `dumps` and `Pickler` tell whether what they wrote is plain, `loads` refuses everything that is not.
 """
 
-from cox.plain.allowlist import PROTOCOL, Pickler, dumps, load, loads, names_in, references
-from cox.plain.modules import is_importable
-from cox.plain.refusal import NotPlainError
+from cox.safe_pickle.allowlist import PROTOCOL, Pickler, dumps, load, loads, names_in, references
+from cox.safe_pickle.modules import is_importable
+from cox.safe_pickle.refusal import NotPlainError
 
 __all__ = [
     "PROTOCOL",

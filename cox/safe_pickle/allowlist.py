@@ -17,8 +17,8 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
-from cox.plain import modules, opcodes
-from cox.plain.refusal import NotPlainError
+from cox.safe_pickle import modules, opcodes
+from cox.safe_pickle.refusal import NotPlainError
 
 PROTOCOL = 5
 
@@ -44,7 +44,7 @@ _OPEN_CLASSES = {
     "pathlib": ["PosixPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"],
     "pathlib._local": ["PosixPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"],
 }
-#: What numpy's pickles call; `cox.plain.arrays` does it in numpy's place.
+#: What numpy's pickles call; `cox.safe_pickle.arrays` does it in numpy's place.
 _NUMPY_CALLS = {
     "numpy": ["ndarray", "dtype"],
     "numpy.core.multiarray": ["_reconstruct", "scalar"],
@@ -91,7 +91,7 @@ class Pickler(pickle.Pickler):
         plain: Whether `loads` can read what was dumped so far.
 
     It refuses what lives in a script, in a module without a file or in a function, where another process
-    would look for it in vain; `cox.byvalue` stores that.
+    would look for it in vain; `cox.objects.byvalue` stores that.
     """
 
     def __init__(self, file: Writable) -> None:
@@ -192,7 +192,7 @@ def _finish(value: Any, done: dict[int, Any]) -> Any:
         value: What the unpickler gave.
         done: What was finished before, by identity; it also keeps it alive.
     """
-    from cox.plain import arrays
+    from cox.safe_pickle import arrays
 
     if id(value) in done:
         return done[id(value)][1]
@@ -328,7 +328,7 @@ class _Sealed:
         """What it is when nobody calls it: one of numpy's two classes, or nothing that is plain data."""
         import numpy as np
 
-        from cox.plain import arrays
+        from cox.safe_pickle import arrays
 
         found = {arrays.Dtype: np.dtype, _array_itself: np.ndarray}.get(self._call)
         if found is None:
@@ -337,7 +337,7 @@ class _Sealed:
 
 
 def _numpy_stand_in(name: str) -> _Sealed:
-    from cox.plain import arrays
+    from cox.safe_pickle import arrays
 
     calls: dict[str, Callable[..., Any]] = {
         "dtype": arrays.Dtype,
@@ -354,7 +354,7 @@ def _array_itself(*args: Any, **kwargs: Any) -> Any:
 
 
 def _reconstruct(subtype: Any, shape: Any = None, kind: Any = None) -> Any:
-    from cox.plain import arrays
+    from cox.safe_pickle import arrays
 
     if not isinstance(subtype, _Sealed) or subtype._call is not _array_itself:
         raise NotPlainError(f"an array of class {subtype!r}")
@@ -425,7 +425,7 @@ def _dill_attribute(module: Any, name: str) -> Any:
 
 
 def _dill_array(make: Any, args: Any, state: Any, attributes: Any = None) -> Any:
-    from cox.plain import arrays
+    from cox.safe_pickle import arrays
 
     made = make(*args)
     if attributes or not isinstance(made, arrays.Array):

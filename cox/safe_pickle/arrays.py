@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from cox.plain.refusal import NotPlainError
+from cox.safe_pickle.refusal import NotPlainError
 
 _SPEC = re.compile(
     r"[|<>=]?(?:[?bBhHiIlLqQefdgFDGO]|b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|O[48]"

@@ -2,5 +2,6 @@
 
 `layout` knows every file name, `fs` every way to change a file, `journal` the append-only log,
 `hdf5` the file that pandas opens, `snapshot` a run's tables as of now, `fold` how the journal gets
-into `store.h5`, `claims` who may write. Nothing here knows of Store, Table or DataFrame.
+into `store.h5`, `claims` who may write, `scan` which runs a folder has, `status` how a run is.
+Nothing here knows of Store, Table or DataFrame.
 """

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cox import __version__
 from cox.errors import RunInUseError
 from cox.storage import claims, fs, layout, runinfo
+from cox.version import __version__
 
 RUNNING = "running"
 FINISHED = "finished"

@@ -18,8 +18,9 @@ import numpy as np
 
 from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.schema import FILE_KINDS, Column, Schema
-from cox.storage import bulk, empty, fs, hdf5, journal, layout, lineage, newest, runinfo
+from cox.storage import empty, fs, hdf5, journal, layout, lineage, newest, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
+from cox.storage.journal import columnar
 
 _NONE = np.empty(0, dtype=np.int64)
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
@@ -198,7 +199,7 @@ def _read_once(
 ) -> Snapshot:
     directory = run.inside(layout.JOURNALS)
     names = fs.names_in(directory)
-    journals = journal.read_journals(directory, bulk.read, names=names)
+    journals = journal.read_journals(directory, columnar.read, names=names)
     store_file = run.inside(layout.STORE_FILE)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
@@ -359,7 +360,7 @@ class _Replay:
                 journals.pop()
             journals.append([log.salt, state["seq"]])
 
-    def _apply_rows(self, log: journal.Journal, rows: bulk.Rows, state: dict[str, Any]) -> bool:
+    def _apply_rows(self, log: journal.Journal, rows: journal.Rows, state: dict[str, Any]) -> bool:
         """Apply a journal by columns, if it is as its writer wrote it. Of any other it changes nothing."""
         try:
             pending, rewinds = _replayed(rows, state)
@@ -505,7 +506,7 @@ class _Replay:
             return part_from_rows(good, table.columns)
 
 
-def _replayed(rows: bulk.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pending], list[tuple[str, int]]]:
+def _replayed(rows: journal.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pending], list[tuple[str, int]]]:
     """The tables of a journal that is as its writer wrote it, and its rewinds.
 
     Raises:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from cox.errors import ClosedError, CoxError, DamagedError, ForkError, RewindError, SchemaError
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
-from cox.storage import claims, empty, fs, journal, layout, place, rowcode, runinfo, sessions
+from cox.storage import claims, empty, fs, journal, layout, place, runinfo, sessions
+from cox.storage.journal import compiled
 
 if TYPE_CHECKING:
     from cox.storage.snapshot import Snapshot
@@ -78,7 +79,7 @@ class TableState:
         """Have the next row declare the table: it is not declared in the journal to come."""
         self.id = self.generation = -1
         self.declared = 0
-        self.append_plain: rowcode.Append = rowcode.never
+        self.append_plain: compiled.Append = compiled.never
 
     def check_current(self, *, writes: bool = True) -> None:
         """Refuse a table of which nothing is left.
@@ -252,10 +253,10 @@ class RunWriter:
 
     def _compile_append(
         self, table: TableState, number: int, columns: list[Column], declared: int
-    ) -> rowcode.Append:
+    ) -> compiled.Append:
         if table.logged_before or table.takes_rank or (self.rank is None and table.has_ranks):
-            return rowcode.never  # each row is compared with the earlier ones, or its `rank` is not stored
-        return rowcode.compile_append(table, number, columns, self.tail, declared)
+            return compiled.never  # each row is compared with the earlier ones, or its `rank` is not stored
+        return compiled.compile_append(table, number, columns, self.tail, declared)
 
     def add_column(self, table: TableState, column: Column) -> None:
         """Add a column to a table; rows before it read as missing, and rows after it may leave it out.

@@ -20,8 +20,8 @@ import time
 import weakref
 from typing import Protocol
 
-from cox import ending
 from cox.storage import claims, writer
+from cox.store import ending
 
 
 class Closable(Protocol):

@@ -22,8 +22,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from cox import ending, events, lifecycle
-from cox.curves import Curves, whole_step
 from cox.errors import (
     ClosedError,
     CoxError,
@@ -41,22 +39,15 @@ from cox.errors import (
     TableNotFoundError,
     warn,
 )
+from cox.objects.trust import Place, Trust, adopt
 from cox.schema import OBJECT, OBJECT_KINDS, PICKLE, PYTORCH_STATE, Schema, as_count, as_number
 from cox.storage import empty, fs, layout, runinfo
 from cox.storage.writer import RunWriter, open_writer, release
-from cox.table import Table
-from cox.trust import Place, Trust, adopt
-from cox.utils import (  # where scripts written for upstream find them, too
-    Parameters,
-    _clean_dict,
-    consistent,
-    has_tensorboard,
-    mkdirp,
-    obj_to_string,
-    override_json,
-    schema_from_dict,
-    string_to_obj,
-)
+from cox.store import ending, lifecycle
+from cox.store.table import Table
+from cox.tensorboard import summaries
+from cox.tensorboard.curves import Curves, whole_step
+from cox.utils import schema_from_dict
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -64,35 +55,6 @@ if TYPE_CHECKING:
     from cox.schema import Column
     from cox.storage.columns import TableData
     from cox.storage.snapshot import Snapshot
-
-__all__ = [
-    "COX_DATA_KEY",
-    "OBJECT",
-    "PICKLE",
-    "PYTORCH_STATE",
-    "Parameters",
-    "SAVE_DIR",
-    "STORE_BASENAME",
-    "TABLE_OBJECT_DIR",
-    "TENSORBOARD_DIR",
-    "Store",
-    "Table",
-    "_clean_dict",
-    "consistent",
-    "has_tensorboard",
-    "mkdirp",
-    "obj_to_string",
-    "override_json",
-    "schema_from_dict",
-    "string_to_obj",
-]
-
-# upstream's names for these
-STORE_BASENAME = layout.STORE_FILE
-SAVE_DIR = layout.SAVE_DIR
-TENSORBOARD_DIR = layout.TENSORBOARD_DIR
-TABLE_OBJECT_DIR = layout.OBJECTS_DIR
-COX_DATA_KEY = "COX_DATA"
 
 _log = logging.getLogger("cox")
 
@@ -279,7 +241,7 @@ class Store:
         return True
 
     def _repr_html_(self) -> str:
-        from cox import html
+        from cox.display import html
 
         tables = [(name, table.nrows, table._columns) for name, table in self.tables.items()]
         return html.of_tables(f"run {self.exp_id}", f"{self.path}, mode {self._mode!r}", tables)
@@ -418,9 +380,9 @@ class Store:
         table = self.get_table(table_name)
         if table._is_given_up():
             return
-        if summary_type not in events.SUMMARY_TYPES:
+        if summary_type not in summaries.SUMMARY_TYPES:
             raise RowError(
-                f"summary_type={summary_type!r}: choose one of {list(events.SUMMARY_TYPES)}; for anything "
+                f"summary_type={summary_type!r}: choose one of {list(summaries.SUMMARY_TYPES)}; for anything "
                 "else, call the method of store.tensorboard, and update_row for the table"
             )
         at = None if step is None else whole_step(step)
@@ -443,7 +405,7 @@ class Store:
         Example:
             >>> store.log_params({"lr": 0.1, "model": {"width": 64}})
         """
-        from cox.params import flat
+        from cox.store.params import flat
 
         values = flat(params)
         writer = self._writing()
@@ -458,7 +420,8 @@ class Store:
 
     def _check_parameters(self, first: Mapping[str, tuple[Column, Any]], values: Mapping[str, Any]) -> None:
         """Refuse parameters other than those that the run has."""
-        from cox import metadata, repeats
+        from cox import metadata
+        from cox.store import repeats
 
         table = self._tables[layout.METADATA_TABLE]
         changes = repeats.parameter_changes(

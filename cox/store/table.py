@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cox import objects
 from cox.errors import (
     CoxError,
     LossyConversionWarning,
@@ -20,17 +19,18 @@ from cox.errors import (
     StorageError,
     warn,
 )
+from cox.objects import codec
+from cox.objects.signing import Origin
+from cox.objects.trust import place_of
 from cox.schema import FILE_KINDS, Column, Schema, as_count, as_mapping, as_number, convert, shown, type_name
-from cox.signing import Origin
 from cox.storage import fs, layout
-from cox.trust import place_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cox.objects.trust import Place
     from cox.storage.writer import TableState
-    from cox.store import Store
-    from cox.trust import Place
+    from cox.store.open_run import OpenRun
 
 
 _log = logging.getLogger("cox")
@@ -44,7 +44,7 @@ class Table:
     seen by every reader from then on.
     """
 
-    def __init__(self, store: Store, name: str, schema: Schema, state: TableState | None) -> None:
+    def __init__(self, store: OpenRun, name: str, schema: Schema, state: TableState | None) -> None:
         self.name = name
         self._store = store
         self._state = state
@@ -84,7 +84,7 @@ class Table:
         return frames.empty_frame(self._columns) if found is None else frames.to_frame(found)
 
     def _repr_html_(self) -> str:
-        from cox import html
+        from cox.display import html
 
         frame = self.df
         return html.of_frame(f"table {self.name}", html.counted(len(frame), "row"), frame)
@@ -99,11 +99,11 @@ class Table:
         """
         if s is None or s == "" or (not isinstance(s, str) and s != s):
             return None
-        return objects.from_text(s, self._store._trust, self._place)
+        return codec.from_text(s, self._store._trust, self._place)
 
     def get_pickle(self, uid: str) -> Any:
         """The object of a PICKLE cell. Raises as `get_object` does."""
-        return objects.read_pickle(self._payload(uid), self._store._trust, self._place)
+        return codec.read_pickle(self._payload(uid), self._store._trust, self._place)
 
     def get_state_dict(self, uid: str, **kwargs: Any) -> Any:
         """The state of a PYTORCH_STATE cell.
@@ -115,7 +115,7 @@ class Table:
         Raises:
             UntrustedObjectError: It is more than tensors, and nobody vouched for it.
         """
-        return objects.read_torch(self._payload(uid), self._store._trust, self._place, **kwargs)
+        return codec.read_torch(self._payload(uid), self._store._trust, self._place, **kwargs)
 
     def get_pytorch_state(self, uid: str, **kwargs: Any) -> Any:
         """The same as `get_state_dict`."""
@@ -355,7 +355,7 @@ class Table:
         if column.kind == "object":
             if value is None and column.nullable:
                 return None
-            return self._stored(column, value, objects.to_text)
+            return self._stored(column, value, codec.to_text)
         made, lossy = convert(value, column, table=self.name)
         if lossy and column.name not in self._warned:
             self._warned.add(column.name)
@@ -369,7 +369,7 @@ class Table:
     def _file_cell(self, column: Column, value: Any) -> Any:
         if value is None and column.nullable:
             return None
-        write = objects.write_pickle if column.kind == "pickle" else objects.write_torch
+        write = codec.write_pickle if column.kind == "pickle" else codec.write_torch
         writer = self._writable().writer
         with writer.lock:
             writer.check_place()  # a file is made: what this costs does not count
@@ -399,9 +399,9 @@ class Table:
         place = place_of(run, self.name, column.name)
         try:
             if column.kind == "object":
-                return bool(objects.from_text(before, trust, place) == objects.from_text(after, trust, place))
-            stored = objects.read_pickle(run.objects_dir / before, trust, place)
-            return column.kind == "pickle" and bool(stored == objects.read_pickle(after, trust, place))
+                return bool(codec.from_text(before, trust, place) == codec.from_text(after, trust, place))
+            stored = codec.read_pickle(run.objects_dir / before, trust, place)
+            return column.kind == "pickle" and bool(stored == codec.read_pickle(after, trust, place))
         except Exception:  # noqa: BLE001 - what has no truth value, as arrays, or cannot be rebuilt: the bytes differ
             return False
 
@@ -458,7 +458,7 @@ class Table:
 
     def _was_logged(self, row: dict[str, Any], columns: list[Column]) -> bool:
         """Whether an earlier session has logged this row of metadata. Warns if all of its rows are others."""
-        from cox import repeats
+        from cox.store import repeats
 
         state, store = self._writable(), self._store
         now = store._snapshot(tables=[self.name])

@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cox import events, schema
+from cox import schema
 from cox.errors import CoxWarning, RowError, StorageError, StorageWarning, warn
 from cox.storage import curvefiles, fs, layout
+from cox.tensorboard import summaries
 
 if TYPE_CHECKING:
-    from cox.eventfile import Drawn, RunSummaryWriter
+    from cox.tensorboard.eventfile import Drawn, RunSummaryWriter
 
 _log = logging.getLogger("cox")
 
@@ -80,7 +81,7 @@ class Curves:
             row: The row's number.
             values: Column names to values, as they were given.
             cells: The same as the table takes them; None is missing, and not shown.
-            summary_type: One of `events.SUMMARY_TYPES`.
+            summary_type: One of `summaries.SUMMARY_TYPES`.
             step: The step of the points, if it is not the row's number.
 
         Raises:
@@ -88,18 +89,18 @@ class Curves:
         """
         if summary_type == "scalar":
             points = {f"{table}/{name}": _scalar(table, name, values[name], cells[name]) for name in values}
-            summaries = events.scalars(points)
+            entries = summaries.scalars(points)
         else:
-            summaries = [
+            entries = [
                 summary
                 for name in values
                 if cells[name] is not None
                 for summary in _summaries(table, name, values[name], summary_type)
             ]
         if step is None:
-            events.add(self.writer, summaries, row)
-        elif summaries:  # a rewind by rows has to know where TensorBoard shows them
-            events.add(self.writer, [*summaries, *events.row_mark(table, row)], step)
+            summaries.add(self.writer, entries, row)
+        elif entries:  # a rewind by rows has to know where TensorBoard shows them
+            summaries.add(self.writer, [*entries, *summaries.row_mark(table, row)], step)
 
     def add_hparams(
         self, params: Mapping[str, Any], metrics: Mapping[str, Any], step: int | None = None
@@ -115,14 +116,14 @@ class Curves:
         step = 0 if step is None else whole_step(step)
         if params and self._is_first:
             self._tell(params)
-        events.add(self.writer, events.scalars(values), step)
+        summaries.add(self.writer, summaries.scalars(values), step)
 
     def _tell(self, params: Mapping[str, Any]) -> None:
         """Send parameters, unless TensorBoard has been told others."""
-        asked = events.plain_hparams(params)
+        asked = summaries.plain_hparams(params)
         told, self._told = self._told, asked  # by now: making the writer sends those of the metadata
         try:
-            events.add(self.writer, events.hparams(asked), 0)
+            summaries.add(self.writer, summaries.hparams(asked), 0)
         except BaseException:
             self._told = told
             raise
@@ -144,7 +145,7 @@ class Curves:
             places = [self._place, *curvefiles.subdirectories(self._place)]
             if not any(any(place.glob(layout.EVENT_FILES)) for place in places):
                 return {}  # nothing, and no reason to import what reads it
-            from cox.eventfile import drawn
+            from cox.tensorboard.eventfile import drawn
 
             seen = {place: drawn(place) for place in places}
         except OSError as error:
@@ -216,7 +217,7 @@ class Curves:
             _warn_of(error)
 
     def _make_writer(self, purges: Mapping[Path, int] | None = None) -> RunSummaryWriter:
-        from cox.eventfile import RunSummaryWriter
+        from cox.tensorboard.eventfile import RunSummaryWriter
 
         writer = RunSummaryWriter(
             os.fspath(self._place),
@@ -234,7 +235,7 @@ class Curves:
             return
         try:
             params = self._parameters()
-            made = events.hparams(params) if params else ()
+            made = summaries.hparams(params) if params else ()
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 - nobody asked for it
@@ -242,8 +243,8 @@ class Curves:
             self._told = {}
             return
         if made:
-            events.add(to, made, 0)
-            self._told = events.plain_hparams(params)
+            summaries.add(to, made, 0)
+            self._told = summaries.plain_hparams(params)
 
 
 def whole_step(step: Any) -> int:
@@ -301,10 +302,10 @@ def _scalar(table: str, name: str, value: Any, cell: Any) -> float | None:
         ) from error
 
 
-def _summaries(table: str, name: str, value: Any, summary_type: str) -> events.Values:
+def _summaries(table: str, name: str, value: Any, summary_type: str) -> summaries.Values:
     """What TensorBoard gets of a value that is to be shown as anything but a scalar."""
     try:
-        return events.record(summary_type, f"{table}/{name}", value)
+        return summaries.record(summary_type, f"{table}/{name}", value)
     except Exception as error:
         raise RowError(
             f"table {table!r}, column {name!r}: TensorBoard cannot show a value of type "

@@ -26,9 +26,9 @@ from tensorboardX.summary import scalar
 from tensorboardX.writer import FileWriter
 from tensorboardX.x2num import make_np
 
-from cox import events, tfrecords
 from cox.errors import ClosedError, ForkError, IrregularFileError, RowError, StorageError
 from cox.storage import curvefiles, fs, layout
+from cox.tensorboard import summaries, tfrecords
 
 _files_made = count()
 OnRefusal = Callable[[StorageError], object]
@@ -73,7 +73,7 @@ class EventFile:
             raise
         except OSError as error:
             raise fs.refused(error, "cannot make an event file for TensorBoard", self.path) from error
-        self.add_event(events.beginning(time.time()))
+        self.add_event(summaries.beginning(time.time()))
 
     def _begin(self) -> None:
         self.path = Path(self._directory, new_name())
@@ -112,7 +112,7 @@ class EventFile:
                     self._fd = fs.open_own(self.path, os.O_WRONLY)
                 elif fs.is_removed(self._fd):  # nobody finds what is written to it
                     self._begin()
-                    record = tfrecords.record(events.beginning(time.time()).SerializeToString()) + record
+                    record = tfrecords.record(summaries.beginning(time.time()).SerializeToString()) + record
                     size = len(record)
                 while not self._put(record, size):
                     pass
@@ -451,7 +451,7 @@ def drawn(directory: Path) -> Drawn:
     seen = Drawn()
     for path in event_files(directory):
         for data in tfrecords.contents(fs.read_bytes(path)):
-            event = events.read(data)
+            event = summaries.read(data)
             if event.purged_from is not None:
                 start = event.purged_from
                 seen.last = {tag: min(step, start - 1) for tag, step in seen.last.items()}

@@ -44,7 +44,7 @@ def loaded(run: Callable[..., list[str]], statement: str, *args: object) -> set[
         "from cox import Store, Table, OBJECT",
         "from cox.store import *",
         "from cox.utils import *",
-        "import cox.errors, cox.schema, cox.table, cox.objects",
+        "import cox.errors, cox.schema, cox.store.table, cox.objects.codec",
         "from cox.readers import CollectionReader",
         "import cox; dir(cox); cox.CollectionReader",
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cox
-from cox.cli.compare import with_interval
+from cox.cli.commands.compare import with_interval
 from tests.caching import kept_at_once, settle
 from tests.cli.conftest import Call, log_run
 

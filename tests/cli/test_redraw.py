@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cox import events, tfrecords
 from cox.cli import main
 from cox.errors import PendingRowWarning, RunNotFoundError
-from cox.redraw import redraw
+from cox.integrity.redraw import redraw
 from cox.storage import fs
 from cox.store import Store
+from cox.tensorboard import summaries, tfrecords
 from tests.viewer import Viewer
 
 
@@ -86,7 +86,7 @@ def in_order(run: Path, tag: str) -> list[tuple[int, float]]:
     for path in sorted((run / "tensorboard").rglob("*tfevents*")):
         data = path.read_bytes()
         for start, stop in tfrecords.scan(data).good:
-            event = events.read(tfrecords.content(data, start, stop))
+            event = summaries.read(tfrecords.content(data, start, stop))
             found += [(event.step, value) for own, value in event.scalars if own == tag]
     return found
 

@@ -15,9 +15,9 @@ from tests.cli.conftest import Call
 from tests.viewer import no_signal_ignored
 
 COX = """
-    import cox.cli.tail
+    import cox.cli.commands.tail
     from cox.cli import main
-    cox.cli.tail.PAUSE = 0.01
+    cox.cli.commands.tail.PAUSE = 0.01
     main()
 """
 #: Does what it is told, line by line.

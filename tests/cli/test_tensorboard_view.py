@@ -29,11 +29,11 @@ from cox import tensorboard_view
 from cox.errors import CollectionWarning, PredicateError
 from cox.storage import snapshot
 from cox.store import OBJECT, PICKLE, Store
+from cox.tensorboard.view import names, server
+from cox.tensorboard.view.from_tables import TableEvents
+from cox.tensorboard.view.links import LinkDirectory
+from cox.tensorboard.view.selection import Selection
 from cox.tensorboard_view import ViewError, links, main
-from cox.view import names, server
-from cox.view.linkdir import LinkDirectory
-from cox.view.selection import Selection
-from cox.view.tables import TableEvents
 from tests.conftest import PATIENCE, ROOT
 from tests.viewer import SIGNALS, Viewer, no_signal_ignored
 
@@ -586,7 +586,7 @@ def test_directories_of_processes_that_were_killed_go(
         """
         import sys, time
         from pathlib import Path
-        from cox.view.linkdir import LinkDirectory
+        from cox.tensorboard.view.links import LinkDirectory
 
         directory = LinkDirectory()
         directory.update({"a": Path(sys.argv[1])})
@@ -687,7 +687,7 @@ def test_a_refresh_that_fails_in_any_way_is_told_once(
 
 PROGRAM = """
 import os, signal, sys, time
-from cox.view import server
+from cox.tensorboard.view import server
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -762,7 +762,7 @@ def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
     # as under nohup, or for what a shell started in the background
     code = """
 import os, signal
-from cox.view import server
+from cox.tensorboard.view import server
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with server.signals_to(server.Server().stop):
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -1056,7 +1056,7 @@ def test_a_signal_while_it_starts_leaves_nothing(
     program = """
         import sys, tempfile, time
         from cox import tensorboard_view
-        from cox.view.selection import Selection
+        from cox.tensorboard.view.selection import Selection
 
         def first(self, **_):
             print(tempfile.gettempdir())
@@ -1089,7 +1089,7 @@ def test_a_notebook_gets_a_directory_that_follows_the_runs(out: Path, tmp_path: 
         from pathlib import Path
         from cox.store import Store
         from cox.tensorboard_view import logdir
-        from cox.view import server
+        from cox.tensorboard.view import server
 
         server.EVERY = 0.05
         links = Path(logdir(sys.argv[1], "lr-{lr}"))

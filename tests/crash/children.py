@@ -16,9 +16,9 @@ from typing import Any
 
 import cox
 from cox.errors import DamagedError, RunInUseError, RunNotFoundError
-from cox.repair import repair
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 from cox.storage import claims, layout, snapshot, writer
-from cox.verify import verify
 from tests.crash import seam, workload
 
 

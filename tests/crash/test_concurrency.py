@@ -279,7 +279,7 @@ def test_two_ranks_that_fold_at_once_lose_nothing_without_locks(
 RANK_THAT_IS_KILLED = """
 import sys
 import cox
-from cox import lifecycle
+from cox.store import lifecycle
 
 lifecycle.LOOK = 600  # it has not looked yet whether its files are still there
 table = cox.Store(sys.argv[1], "run", rank=1).add_table("t", {"step": int})

@@ -30,10 +30,10 @@ import pytest
 
 import cox
 from cox.errors import CoxError, DamagedError, DamageWarning, FormatVersionError
-from cox.repair import Repair, repair
+from cox.integrity.repair import Repair, repair
+from cox.integrity.verify import runs_at, verify
 from cox.storage import empty, journal, layout, snapshot
 from cox.storage.hdf5 import writing
-from cox.verify import runs_at, verify
 from tests.crash import workload
 from tests.crash.zygote import Zygote
 

@@ -23,8 +23,8 @@ import pytest
 
 import cox
 from cox.errors import CoxError, RowError, StorageError, StorageWarning
-from cox.eventfile import EventFile
 from cox.storage import fs, layout, writer
+from cox.tensorboard.eventfile import EventFile
 from tests.crash import seam, workload
 from tests.crash.test_sigkill import SHORT, a_bit_of_everything
 

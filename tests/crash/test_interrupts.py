@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 import cox
-from cox import table
 from cox.errors import ClosedError
 from cox.storage import fold, fs, journal, snapshot, writer
 from cox.storage.hdf5 import content, reading, writing
+from cox.store import table
 from tests.crash import workload
 
 #: Of the many calls that a fold makes, one in so many is interrupted.
@@ -203,7 +203,7 @@ def handler_comes(folder: Path, point: int, operation: str, handler: str) -> boo
 PREEMPTED_IN_MID_FOLD = """
 import os, signal, sys
 import cox
-from cox import lifecycle
+from cox.store import lifecycle
 from cox.storage import snapshot
 
 lifecycle.LOOK = 600  # it never looks whether its files are still there

@@ -17,10 +17,10 @@ import pytest
 
 import cox
 from cox.errors import DamagedError, RunInUseError, RunNotFoundError, StorageError
-from cox.repair import Repair, repair
+from cox.integrity.repair import Repair, repair
+from cox.integrity.verify import verify
 from cox.storage import layout
 from cox.storage.hdf5 import writing
-from cox.verify import verify
 from tests.crash import seam
 from tests.crash.test_damage import Read, contents, folded_run, is_subsequence, read, read_quickly
 from tests.crash.zygote import Zygote

@@ -118,7 +118,7 @@ def main() -> None:
         "cox.storage.snapshot",
     ):
         importlib.import_module(module)
-    for module in ("cox.objects", "cox.frames", "dill", "pandas", "tests.crash.children"):
+    for module in ("cox.objects.codec", "cox.frames", "dill", "pandas", "tests.crash.children"):
         importlib.import_module(module)
     for line in sys.stdin:
         what, *about = json.loads(line)

@@ -21,7 +21,7 @@ import atheris
 
 with atheris.instrument_imports(include=["cox"]):
     import cox
-    from cox import plain
+    from cox import safe_pickle
     from cox.storage import journal, layout, salvage, snapshot
 
 import h5py
@@ -119,7 +119,7 @@ def pickles(folder: Path) -> Callable[[bytes], None]:
 
     def one(data: bytes) -> None:
         with contextlib.suppress(Exception):  # an unpickler may raise anything; it may do nothing
-            plain.loads(data)
+            safe_pickle.loads(data)
 
     return one
 

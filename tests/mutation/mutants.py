@@ -34,42 +34,42 @@ MUTANTS = [
     # --- The journal
     Mutant(
         "a journal's checksums",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "            if _crc32(payload, salt) == checksum:\n                record",
         "            if True:\n                record",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
     ),
     Mutant(
         "the salt of its checksums",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "        salt = secrets.randbits(32)\n",
         "        salt = 0\n",
         f"{UNIT}/test_journal.py::test_every_journal_has_its_own_salt",
     ),
     Mutant(
         "the sync of a row under sync='row'",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "            if self.synced:\n                fs.sync_data(self.fd)\n        except",
         "        except",
         f"{UNIT}/test_journal.py::test_sync_row_syncs_every_record_and_the_name",
     ),
     Mutant(
         "taking back a row that was not acknowledged",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "        fs.truncate(self.fd, self.size)\n",
         "",
         f"{UNIT}/test_journal.py::test_a_write_that_fails_leaves_nothing",
     ),
     Mutant(
         "giving the lock back after Ctrl-C",
-        "cox/storage/rowcode.py",
+        "cox/storage/journal/compiled.py",
         "        if is_owned():\n            log.take_back()\n            release()\n",
         "",
         f"{CRASH}/test_interrupts.py::test_an_interrupt_behind_any_call_of_a_row_costs_that_row_at_most",
     ),
     Mutant(
         "looking, behind a write, whether a signal handler logged",
-        "cox/storage/rowcode.py",
+        "cox/storage/journal/compiled.py",
         "        if written != size or log.next_seq != seq or log.fd < 0:\n",
         "        if written != size:\n",
         f"{CRASH}/test_interrupts.py::test_a_handler_that_logs_in_the_middle_of_anything_loses_nothing",
@@ -133,14 +133,14 @@ MUTANTS = [
     ),
     Mutant(
         "the second copy of a table's declaration",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "[declared, declared, [ROW",
         "[declared, [ROW",
         f"{CRASH}/test_damage.py::test_a_hole_in_a_journal_costs_the_rows_that_it_touches",
     ),
     Mutant(
         "the second copy of an added column",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "        return self._put_all([record, record], self.next_seq, table, table.nrows)",
         "        return self._put_all([record], self.next_seq, table, table.nrows)",
         f"{TROUBLES}/test_wide_tables.py::test_the_record_of_a_column_survives_damage_to_one_of_its_copies",
@@ -169,7 +169,7 @@ MUTANTS = [
     ),
     Mutant(
         "the second copy of a rewind",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "self._put_all([record, record], self.next_seq, table, nrows)",
         "self._put_all([record], self.next_seq, table, nrows)",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
@@ -178,12 +178,12 @@ MUTANTS = [
     Mutant(
         "reading the journals before the store file",
         "cox/storage/snapshot.py",
-        "    journals = journal.read_journals(directory, bulk.read, names=names)\n",
+        "    journals = journal.read_journals(directory, columnar.read, names=names)\n",
         "    if not empty.is_empty(run.store_file):\n"
         "        content = hdf5.read(run.store_file, tables=tables, rows=rows)\n"
-        "        journals = journal.read_journals(run.journal_dir, bulk.read)\n"
+        "        journals = journal.read_journals(run.journal_dir, columnar.read)\n"
         "        return replay(content, journals, tables=tables, rows=rows)\n"
-        "    journals = journal.read_journals(directory, bulk.read, names=names)\n",
+        "    journals = journal.read_journals(directory, columnar.read, names=names)\n",
         f"{CRASH}/test_concurrency.py::test_c20_readers_beside_a_writer_see_every_acknowledged_row_once",
     ),
     Mutant(
@@ -307,7 +307,7 @@ MUTANTS = [
     ),
     Mutant(
         "reading no journal through a linked directory",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "    fs.refuse_links(os.path.dirname(directory), directory)  # noqa: PTH120 - nor one for those\n",
         "",
         f"{TROUBLES}/test_links_and_pipes.py::test_journals_are_not_read_through_links",
@@ -349,7 +349,7 @@ MUTANTS = [
     ),
     Mutant(
         "each directory is looked into once, whatever links there are",
-        "cox/collection/scan.py",
+        "cox/storage/scan.py",
         "            seen.add(place)\n",
         "",
         # not the one where links lead back: it would never end
@@ -479,14 +479,14 @@ MUTANTS = [
     ),
     Mutant(
         "metadata that was logged before is not added",
-        "cox/table.py",
+        "cox/store/table.py",
         "        if state.logged_before and self._was_logged(row, columns):\n",
         "        if False:\n",
         f"{TROUBLES}/test_metadata_again.py::test_the_same_metadata_logged_again_changes_nothing",
     ),
     Mutant(
         "a typo at a prompt ends nothing",
-        "cox/ending.py",
+        "cox/store/ending.py",
         "    if error is None or is_exit(error) or not _is_of_program(error):\n",
         "    if error is None or is_exit(error):\n",
         f"{TROUBLES}/test_endings.py::test_a_typo_at_the_prompt_is_not_the_end_of_the_run",
@@ -528,7 +528,7 @@ MUTANTS = [
     ),
     Mutant(
         "saying which journal is the newest",
-        "cox/storage/journal.py",
+        "cox/storage/journal/__init__.py",
         "            newest.write(self._run, newest.Newest(self.writer, salt, seq))\n",
         "",
         "tests/troubles/test_copies.py::test_a_copy_by_another_program_has_every_row_or_says_that_it_has_not",
@@ -549,21 +549,21 @@ MUTANTS = [
     ),
     Mutant(
         "copying the journals of a living run",
-        "cox/copying.py",
+        "cox/integrity/copying.py",
         "        logs, marks = self._open_journals(names, opened), newest.among(names)\n",
         "        logs, marks = dict[str, BinaryIO](), newest.among(names)\n",
         "tests/troubles/test_copies.py::test_a_copy_of_a_living_run_has_every_row_from_before",
     ),
     Mutant(
         "comparing the ids of a run and its copy",
-        "cox/copying.py",
+        "cox/integrity/copying.py",
         "        if known != there or (known is None and before != about):\n",
         "        if known is None and before != about:\n",
         "tests/troubles/test_copies.py::test_another_run_of_the_name_is_left_alone",
     ),
     Mutant(
         "closing what a program left open",
-        "cox/store.py",
+        "cox/store/store.py",
         "        lifecycle.register(self)\n",
         "",
         "tests/troubles/test_the_end_of_a_program.py",
@@ -600,49 +600,49 @@ MUTANTS = [
     ),
     Mutant(
         "a forked child lets go of its parent's runs",
-        "cox/lifecycle.py",
+        "cox/store/lifecycle.py",
         "    writer.forget_all()\n",
         "",
         f"{CRASH}/test_concurrency.py::test_a_forked_child_leaves_its_parents_run_alone",
     ),
     Mutant(
         "cutting off half an event",
-        "cox/eventfile.py",
+        "cox/tensorboard/eventfile.py",
         "            fs.truncate(self._fd, self._size)\n",
         "            pass\n",
         f"{UNIT}/test_eventfile.py::test_a_write_that_fails_half_way_tears_nothing",
     ),
     Mutant(
         "the lock of an event file between threads",
-        "cox/eventfile.py",
+        "cox/tensorboard/eventfile.py",
         "            with self._lock:\n                if self._fd < 0:",
         "            if self._lock:\n                if self._fd < 0:",
         f"{UNIT}/test_eventfile.py::test_threads_that_log_at_once_lose_and_tear_nothing",
     ),
     Mutant(
         "forgetting the curves of add_scalars in a rewind",
-        "cox/curves.py",
+        "cox/tensorboard/curves.py",
         "[self._place, *curvefiles.subdirectories(self._place)]",
         "[self._place]",
         f"{TROUBLES}/test_tensorboard_writer.py::test_curves_of_one_chart_are_rewound",
     ),
     Mutant(
         "saying of which row a point with a step is",
-        "cox/curves.py",
-        "[*summaries, *events.row_mark(table, row)]",
-        "summaries",
+        "cox/tensorboard/curves.py",
+        "[*entries, *summaries.row_mark(table, row)]",
+        "entries",
         f"{TROUBLES}/test_tensorboard_writer.py::test_a_rewind_by_rows_forgets_from_the_step_of_the_row",
     ),
     Mutant(
         "refusing a kept writer of a closed store",
-        "cox/eventfile.py",
+        "cox/tensorboard/eventfile.py",
         "            raise ClosedError(self._end)\n",
         "            pass\n",
         f"{TROUBLES}/test_tensorboard_writer.py::test_a_kept_writer_of_a_closed_store_says_so",
     ),
     Mutant(
         "ending the server with cox-tensorboard",
-        "cox/view/child.py",
+        "cox/tensorboard/view/child.py",
         "    os.kill(os.getpid(), signal.SIGTERM)\n",
         "    return\n",
         f"{TROUBLES}/test_tensorboard_server.py::test_the_server_ends_when_cox_tensorboard_is_killed",
@@ -677,14 +677,14 @@ MUTANTS = [
     ),
     Mutant(
         "sending again what stands behind a gap in a curve",
-        "cox/redraw.py",
+        "cox/integrity/redraw.py",
         "in points.items() if step >= min(starts)}",
         "in points.items() if step in missing}",
         "tests/cli/test_redraw.py::test_a_gap_is_not_filled_from_behind",
     ),
     Mutant(
         "leaving a curve alone that has other values than the rows",
-        "cox/redraw.py",
+        "cox/integrity/redraw.py",
         "return np.array_equal(drawn, values, equal_nan=True)",
         "return True",
         "tests/cli/test_redraw.py::test_a_curve_with_other_values_than_the_rows_is_left_alone",
@@ -692,7 +692,7 @@ MUTANTS = [
     # --- What a collection keeps
     Mutant(
         "the time of the last change of status, which a copy cannot set back",
-        "cox/collection/scan.py",
+        "cox/storage/scan.py",
         "    return inode, found.st_size, found.st_mtime_ns, found.st_ctime_ns\n",
         "    return inode, found.st_size, found.st_mtime_ns, 0\n",
         f"{UNIT}/collection/test_cache.py::test_a_run_replaced_by_one_of_the_same_size_and_time",
@@ -727,14 +727,14 @@ MUTANTS = [
     ),
     Mutant(
         "cells that were converted are kept as they were",
-        "cox/collection/parquet.py",
+        "cox/exports/parquet.py",
         "        kept = [column for column in block.schema if not _is_as_it_was(column, rows, types)]",
         "        kept: list[Column] = []",
         f"{TROUBLES}/test_parquet_copies.py::test_any_runs_in_any_steps_are_as_if_exported_at_once",
     ),
     Mutant(
         "objects are compared by what is stored",
-        "cox/collection/parameters.py",
+        "cox/analysis/parameters.py",
         "    if isinstance(value, (Stored, Unreadable)):",
         "    if False:",
         f"{TROUBLES}/test_wrong_numbers.py::test_objects_are_not_compared_by_how_they_print",
@@ -749,14 +749,14 @@ MUTANTS = [
     # --- Strangers
     Mutant(
         "the allow-list of plain data",
-        "cox/objects.py",
+        "cox/objects/codec.py",
         "            if not trust.covers(copy, place):\n                raise _untrusted(refusal, _names_in",
         "            if False:\n                raise _untrusted(refusal, _names_in",
         f"{UNIT}/test_objects.py::test_the_refusal_names_the_cell_the_class_and_the_remedies",
     ),
     Mutant(
         "loading the bytes that were checked, of a large file",
-        "cox/objects.py",
+        "cox/objects/codec.py",
         "    if isinstance(file, io.BytesIO):\n        yield file\n",
         "    if True:\n        yield file\n",
         f"{TROUBLES}/test_replayed_objects.py::test_bytes_that_change_after_their_check_are_not_loaded",
@@ -770,35 +770,35 @@ MUTANTS = [
     ),
     Mutant(
         "the run, table and column that a signature is bound to",
-        "cox/signing.py",
+        "cox/objects/signing.py",
         "[*origin, digest.hex()]",
         "[digest.hex()]",
         f"{TROUBLES}/test_replayed_objects.py::test_a_signed_object_counts_in_its_run_table_and_column_only",
     ),
     Mutant(
         "old signatures count in old runs only",
-        "cox/trust.py",
+        "cox/objects/trust.py",
         "            if vouched.old_signatures and signing.is",
         "            if signing.is",
         f"{TROUBLES}/test_replayed_objects.py::test_an_old_signature_counts_for_nothing_in_a_new_run",
     ),
     Mutant(
         "the signature of the list of cox trust is compared",
-        "cox/trust.py",
+        "cox/objects/trust.py",
         "    return Vouched(frozenset(digests) if is_ours else frozenset(), ",
         "    return Vouched(frozenset(digests), ",
         f"{UNIT}/test_objects.py::test_a_list_that_a_stranger_signed_or_changed_is_none",
     ),
     Mutant(
         "no secret that others may know",
-        "cox/signing.py",
+        "cox/objects/signing.py",
         "    if now.st_mode & _SECRET_MODE:\n",
         "    if False:\n",
         f"{TROUBLES}/test_replayed_objects.py::test_a_secret_that_others_may_know_is_not_used",
     ),
     Mutant(
         "what no other process can find is refused",
-        "cox/byvalue.py",
+        "cox/objects/byvalue.py",
         "        if not (lost := strays(references(result))):\n",
         "        lost = strays(references(result))\n        if True:\n",
         f"{TROUBLES}/test_readable_objects.py::test_what_only_this_process_could_find_is_refused_at_once",
@@ -813,7 +813,7 @@ MUTANTS = [
     # --- Names of strangers
     Mutant(
         "the names of curves are printable",
-        "cox/view/names.py",
+        "cox/tensorboard/view/names.py",
         '    shown = _cut(printable(name, "_", keep=_KEPT), _TAG_BYTES)\n',
         "    shown = _cut(name, _TAG_BYTES)\n",
         f"{TROUBLES}/test_shown_names.py::test_tags_of_tables_are_printable_and_apart",
@@ -827,7 +827,7 @@ MUTANTS = [
     ),
     Mutant(
         "names in a plot are printable",
-        "cox/collection/plotting.py",
+        "cox/analysis/plotting.py",
         'shortened(printable(" ".join(text.split())), most)',
         'shortened(" ".join(text.split()), most)',
         f"{TROUBLES}/test_shown_names.py::test_a_plot_shows_names_as_they_are",

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cox.storage import bulk, hdf5, journal, snapshot
+from cox.storage import hdf5, journal, snapshot
+from cox.storage.journal import columnar
 
 EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "60"))
 SALT = 0x9ABCDEF0
@@ -232,7 +233,7 @@ def check_both_ways(folded: list[bytes], data: bytes) -> bool:
     """Replay a journal both ways. Returns whether the fast one went through."""
     content = folded_content(folded)
     slow = journal.parse(data, PATH, "main", SALT)
-    fast = journal.parse(data, PATH, "main", SALT, read_rows=bulk.read)
+    fast = journal.parse(data, PATH, "main", SALT, read_rows=columnar.read)
     want = told(snapshot.replay(copy.deepcopy(content), [slow]))
     with pytest.MonkeyPatch.context() as patch:
         calls = counted(patch, snapshot._Replay, "_apply_records")
@@ -261,10 +262,10 @@ def counted(patch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
 def however_short() -> Any:
     """As if it always paid off."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bulk, "WORTH_IT", 0)
-        patch.setattr(bulk, "FEW", 2)
-        patch.setattr(bulk, "_AT_ONCE", 3)
-        patch.setattr(bulk, "_SLAB", 50)
+        patch.setattr(columnar, "WORTH_IT", 0)
+        patch.setattr(columnar, "FEW", 2)
+        patch.setattr(columnar, "_AT_ONCE", 3)
+        patch.setattr(columnar, "_SLAB", 50)
         yield
 
 

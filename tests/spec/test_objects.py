@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cox import objects
 from cox.errors import DamagedError, MissingExtraError, RowError, UntrustedObjectError
+from cox.objects import codec
 from cox.readers import CollectionReader
 from cox.store import OBJECT, PICKLE, PYTORCH_STATE, Store
 from tests.spec.frames import listing
@@ -488,8 +488,8 @@ def test_c10_trust_opening_a_strangers_run_runs_none_of_its_code(
         torch.save({"state": Hostile()}, path)
         return crc32c.crc32c(path.read_bytes())
 
-    monkeypatch.setattr(objects, "write_pickle", write_pickle)
-    monkeypatch.setattr(objects, "write_torch", write_torch)
+    monkeypatch.setattr(codec, "write_pickle", write_pickle)
+    monkeypatch.setattr(codec, "write_torch", write_torch)
     with Store(out, "run") as store:
         table = store.add_table(
             "t", {"o": OBJECT, "p": PICKLE, "s": PYTORCH_STATE if _has_torch() else PICKLE}

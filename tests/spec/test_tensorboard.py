@@ -554,7 +554,7 @@ def test_c26_filters_match_at_the_beginning_and_are_anded(
 
 
 def test_c26_a_filter_that_takes_for_ever_is_stopped(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cox.view.selection._PATIENCE", 0.2)
+    monkeypatch.setattr("cox.tensorboard.view.selection._PATIENCE", 0.2)
     with Store(out, "run") as store:
         store.add_table("metadata", {"arch": str}).append_row({"arch": "a" * 60 + "!"})
     before = signal.getsignal(signal.SIGALRM)
@@ -564,7 +564,7 @@ def test_c26_a_filter_that_takes_for_ever_is_stopped(out: Path, monkeypatch: pyt
         links(out, "x", filters=[("arch", "(a+)+$")])
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    monkeypatch.setattr("cox.view.selection._PATIENCE", 60.0)
+    monkeypatch.setattr("cox.tensorboard.view.selection._PATIENCE", 60.0)
     assert list(links(out, "x", filters=[("arch", "a+!")])) == ["x-run"]
 
 
@@ -662,7 +662,7 @@ def test_c27_a_run_without_metadata_is_skipped_with_a_warning(out: Path, tmp_pat
 
 def test_c27_no_shell_is_involved() -> None:
     folder = Path(tensorboard_view.__file__).parent
-    files = [folder / "tensorboard_view.py", *folder.glob("view/*.py")]
+    files = [folder / "tensorboard_view.py", *folder.glob("tensorboard/**/*.py")]
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     assert "tensorboard.main" in source  # what starts the server is among them
     assert not re.search(r"shell\s*=|os\.system|popen\(|getoutput|--logdir_spec['\"]", source)
@@ -840,7 +840,7 @@ def test_hparams_that_cannot_be_told_are_a_word_in_the_log(
     def fail(*_: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr("cox.events.hparams", fail)
+    monkeypatch.setattr("cox.tensorboard.summaries.hparams", fail)
     with Store(out, "run") as store:
         store.add_table("metadata", {"lr": float}).append_row({"lr": 0.5})
         store.writer.add_scalar("loss", 1.0, 0)

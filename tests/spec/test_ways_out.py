@@ -16,8 +16,6 @@ import pandas as pd
 import pytest
 
 import cox
-from cox.collection import parquet
-from cox.collection.exports import needed
 from cox.errors import (
     CollectionWarning,
     ColumnNotFoundError,
@@ -29,6 +27,8 @@ from cox.errors import (
     RunNotFoundError,
     TableNotFoundError,
 )
+from cox.exports import parquet
+from cox.exports.engines import needed
 from cox.readers import CollectionReader
 from cox.storage import claims, fs
 from tests.conftest import PATIENCE

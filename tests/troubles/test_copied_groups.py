@@ -9,8 +9,8 @@ import h5py
 import pytest
 
 import cox
-from cox.repair import repair
-from cox.verify import verify
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 
 
 def log(folder: Path, start: int, stop: int) -> None:

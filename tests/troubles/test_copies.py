@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 
 import cox
-from cox import copying
 from cox.cli import main
-from cox.copying import copy_run
 from cox.errors import CopyError, DamageWarning, RunInUseError, RunNotFoundError
-from cox.repair import repair
+from cox.integrity import copying
+from cox.integrity.copying import copy_run
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 from cox.storage import fs, layout, newest, writer
-from cox.verify import verify
 
 
 def log(folder: Path, *rows: int, name: str = "run", **options: object) -> None:

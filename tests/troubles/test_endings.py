@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cox.collection.status import Status, status_of
 from cox.storage import layout
+from cox.storage.status import Status, status_of
 from tests.conftest import ROOT
 
 BEGIN = """

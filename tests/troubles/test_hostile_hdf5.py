@@ -13,7 +13,7 @@ import pytest
 
 import cox
 from cox.errors import DamagedError
-from cox.verify import verify
+from cox.integrity.verify import verify
 from tests import structure
 
 #: Reads each of the folders in a fork of its own, and prints how that ended: 0, or what was not of cox.

@@ -16,9 +16,9 @@ import pytest
 
 import cox
 from cox.errors import CollectionWarning, CoxError, DamagedError, DamageWarning, IrregularFileError
-from cox.repair import repair
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 from cox.storage import claims, fs, layout
-from cox.verify import verify
 
 #: Every file of a run that something reads or writes.
 FILES = [
@@ -35,12 +35,12 @@ EVERYTHING = """
 import sys, warnings
 from pathlib import Path
 import cox
-from cox.trust import read_vouched
+from cox.objects.trust import read_vouched
 from cox.cli import main
 from cox.errors import CoxError, CoxWarning
-from cox.repair import repair
+from cox.integrity.repair import repair
 from cox.storage import layout
-from cox.verify import verify
+from cox.integrity.verify import verify
 
 warnings.simplefilter("ignore", CoxWarning)
 folder = Path(sys.argv[1])

@@ -12,9 +12,9 @@ import pytest
 
 import cox
 from cox.errors import DamageWarning
-from cox.repair import repair
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 from cox.storage import fold, journal, layout, runinfo, snapshot
-from cox.verify import verify
 
 SCHEMA = {"n": int, "who": str}
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 import cox
 from cox.errors import CoxError, CoxWarning, DamagedError
-from cox.repair import repair
+from cox.integrity.repair import repair
+from cox.integrity.verify import verify
 from cox.storage import journal, layout
-from cox.verify import verify
 
 EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "12"))
 ROW = {"step": 777, "maybe": 1.5, "text": "new", "count": None, "thing": [1]}

@@ -12,7 +12,7 @@ import pytest
 
 import cox
 from cox.errors import CollectionWarning, DamagedError
-from cox.verify import verify
+from cox.integrity.verify import verify
 
 #: What no table may be called, wherever the name comes from.
 NAMES = ["../../escaped", "..", "a/../b", "/absolute", "a//b", "", "_cox", "a\0b", "\udc80"]

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cox
-from cox.collection import parquet
 from cox.collection.dataset import directory_of
 from cox.errors import CollectionWarning, DamagedError, ExportError, ReadOnlyError
+from cox.exports import parquet
 from cox.readers import CollectionReader
 
 pq = pytest.importorskip("pyarrow.parquet")

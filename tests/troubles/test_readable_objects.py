@@ -16,9 +16,9 @@ import pytest
 
 import cox
 from cox.errors import DamageWarning, RebuildError, RowError
+from cox.objects.unreadable import Unreadable
 from cox.readers import CollectionReader
 from cox.store import Store
-from cox.unreadable import Unreadable
 
 CLASSES = '''
 import abc, argparse, collections, dataclasses, enum, functools, logging, sys, threading, types, typing
@@ -292,9 +292,9 @@ def test_plain_readers_load_them(out: Path, run: Any, tmp_path: Path) -> None:
 def _references(data: bytes) -> Iterator[tuple[str, str]]:
     import io
 
-    from cox import plain
+    from cox import safe_pickle
 
-    return plain.references(io.BytesIO(data))
+    return safe_pickle.references(io.BytesIO(data))
 
 
 def test_a_spawned_process_stores_what_its_parents_script_defines(out: Path, run: Any) -> None:

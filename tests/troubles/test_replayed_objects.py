@@ -20,14 +20,14 @@ import pytest
 from click.testing import CliRunner
 
 import cox
-from cox import objects, payloads, signing
 from cox.cli import main
-from cox.cli import trust as command
+from cox.cli.commands import trust as command
 from cox.errors import DamagedError, UntrustedObjectError
+from cox.objects import codec, payloads, signing
+from cox.objects.trust import Trust, vouch
 from cox.readers import CollectionReader
 from cox.storage import fs, layout, runinfo
 from cox.store import Store
-from cox.trust import Trust, vouch
 
 torch = pytest.importorskip("torch", reason="states are objects, too")
 
@@ -102,8 +102,8 @@ def test_bytes_that_change_after_their_check_are_not_loaded(
 ) -> None:
     """At the moment when the signature has been found good, the file becomes another."""
     if not in_memory:
-        monkeypatch.setattr(objects, "_IN_MEMORY", 0)
-        monkeypatch.setattr(objects, "_PRIVATE_IN_MEMORY", 0)
+        monkeypatch.setattr(codec, "_IN_MEMORY", 0)
+        monkeypatch.setattr(codec, "_PRIVATE_IN_MEMORY", 0)
     cell = store_one(out, kind=kind)
     path = out / "r" / ".table_objects" / cell
     covers = Trust.covers
@@ -129,7 +129,7 @@ def test_bytes_that_change_after_their_checksum_are_those_that_are_judged(
     """A file too large for memory is judged by its own bytes, and not by its name."""
     cell = store_one(out, kind=kind)
     path = out / "r" / ".table_objects" / cell
-    monkeypatch.setattr(objects, "_IN_MEMORY", 0)
+    monkeypatch.setattr(codec, "_IN_MEMORY", 0)
     good = payloads.has_its_checksum
 
     def check_and_change(file: Any, name: str) -> bool:
@@ -242,14 +242,14 @@ def test_a_signed_object_counts_in_its_run_table_and_column_only(out: Path, kind
 
 def test_a_collection_asks_for_the_signature_of_the_column(out: Path) -> None:
     """The names of a signed column may be exchanged by whoever writes in the folder."""
-    from cox.trust import place_of
+    from cox.objects.trust import place_of
 
     cell = store_one(out, kind="object")
     run = layout.RunLayout(out / "r")
-    assert objects.from_text(cell, Trust(run), place_of(run, "t", "o"))["own"].x == 5
+    assert codec.from_text(cell, Trust(run), place_of(run, "t", "o"))["own"].x == 5
     for table, column in (("t", "p"), ("u", "o"), ("to", ""), ("", "to")):
         with pytest.raises(UntrustedObjectError, match=f"column {column!r} of table {table!r}"):
-            objects.from_text(cell, Trust(run), place_of(run, table, column))
+            codec.from_text(cell, Trust(run), place_of(run, table, column))
 
 
 def test_a_moved_or_copied_run_decodes(out: Path, tmp_path: Path) -> None:

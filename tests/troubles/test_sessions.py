@@ -14,9 +14,9 @@ import pytest
 
 import cox
 from cox.cli import main
-from cox.collection.status import Status, status_of
 from cox.storage import layout, sessions
 from cox.storage.sessions import History, Session
+from cox.storage.status import Status, status_of
 from tests.conftest import Program
 
 FORMAT_1 = Path(__file__).parents[1] / "compat" / "golden" / "own" / "v1"

@@ -20,18 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cox
-from cox import events, tfrecords
-from cox.cli.plot import _file_name
+from cox.cli.commands.plot import _file_name
 from cox.collection.dataset import directory_of, path_of, place_of
 from cox.collection.naming import quoted, readable, resolve
 from cox.display.text import printable
 from cox.errors import RunNameError
-from cox.eventfile import event_files
+from cox.tensorboard import summaries, tfrecords
+from cox.tensorboard.eventfile import event_files
+from cox.tensorboard.view import names
+from cox.tensorboard.view.from_tables import TableEvents
+from cox.tensorboard.view.links import LinkDirectory
+from cox.tensorboard.view.selection import Selection
 from cox.tensorboard_view import links
-from cox.view import names
-from cox.view.linkdir import LinkDirectory
-from cox.view.selection import Selection
-from cox.view.tables import TableEvents
 from tests.cli.conftest import Call, call
 
 __all__ = ["call"]
@@ -98,7 +98,7 @@ def test_tags_of_tables_are_printable_and_apart(runs: Path) -> None:
             for folder in folders
             for file in event_files(folder)
             for data in tfrecords.contents(file.read_bytes())
-            for tag, _ in events.read(data).scalars
+            for tag, _ in summaries.read(data).scalars
         }
     assert len(tags) == 2  # both columns would be called lo_$s$\q
     assert all(map(is_shown_safely, tags))

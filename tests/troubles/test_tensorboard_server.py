@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cox import tensorboard_view
 from cox.errors import CollectionWarning, ViewError
 from cox.store import Store
+from cox.tensorboard.view.from_tables import TableEvents
+from cox.tensorboard.view.selection import Selection
 from cox.tensorboard_view import links, logdir
-from cox.view.selection import Selection
-from cox.view.tables import TableEvents
 from tests.viewer import Viewer
 
 RELOAD = ("--port", "0", "--", "--reload_interval", "1")
@@ -225,8 +225,8 @@ def test_a_bar_or_a_word_says_that_rows_are_drawn(
         table = store.add_table("t", {"x": float})
         for x in range(2000):
             table.append_row({"x": x})
-    monkeypatch.setattr("cox.collection.progress._PATIENCE", 0.0)
-    monkeypatch.setattr("cox.collection.progress._somebody_looks", lambda: True)
+    monkeypatch.setattr("cox.progress._PATIENCE", 0.0)
+    monkeypatch.setattr("cox.progress._somebody_looks", lambda: True)
     with TableEvents(["t"]) as drawn:
         drawn.targets(Selection(out, needs_events=False).first())
     assert "row/s" in capsys.readouterr().err

@@ -17,9 +17,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboardX import SummaryWriter
 
-from cox import eventfile
 from cox.errors import ClosedError, CoxWarning, ForkError, RowError, StorageError, StorageWarning
 from cox.store import Store
+from cox.tensorboard import eventfile
 from tests.spec.test_tensorboard import hparams_of
 
 if TYPE_CHECKING:
@@ -451,7 +451,7 @@ def test_many_rows_of_few_steps_are_not_taken_for_numbers_of_rows(out: Path) -> 
 
 
 def test_rows_with_a_step_are_not_redrawn_by_their_number(out: Path) -> None:
-    from cox.redraw import redraw
+    from cox.integrity.redraw import redraw
 
     with Store(out, "run") as store:
         table = store.add_table("t", {"x": float})

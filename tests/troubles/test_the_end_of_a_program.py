@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import cox
-from cox.verify import verify
+from cox.integrity.verify import verify
 
 Run = Callable[..., Any]
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import cox
-from cox.collection.parameters import identity
+from cox.analysis.parameters import identity
 from cox.errors import CompareError, PredicateError
+from cox.objects.unreadable import Unreadable
 from cox.readers import CollectionReader
-from cox.unreadable import Unreadable
 
 STRANGER = """
 import sys

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cox import eventfile
 from cox.errors import ForkError, StorageError
-from cox.eventfile import RunSummaryWriter
+from cox.tensorboard import eventfile
+from cox.tensorboard.eventfile import RunSummaryWriter
 
 if TYPE_CHECKING:
     from tests.conftest import Program

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import cox
-from cox import objects, payloads, signing
 from cox.errors import DamagedError, UntrustedObjectError
-from cox.signing import NOWHERE
+from cox.objects import codec, payloads, signing
+from cox.objects.signing import NOWHERE
 
 
 class Trap:
@@ -28,9 +28,9 @@ def payload(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     path = tmp_path / "payload"
     if request.param == "torch":
         torch = pytest.importorskip("torch")
-        objects.write_torch({"weight": torch.arange(50.0)}, path, NOWHERE)
+        codec.write_torch({"weight": torch.arange(50.0)}, path, NOWHERE)
         return path, "pytorch_state"
-    objects.write_pickle({"a": list(range(50))} if request.param == "plain" else Trap, path, NOWHERE)
+    codec.write_pickle({"a": list(range(50))} if request.param == "plain" else Trap, path, NOWHERE)
     return path, "pickle"
 
 
@@ -54,7 +54,7 @@ def test_what_is_cut_off_has_a_flaw(payload: tuple[Path, str]) -> None:
 def test_a_changed_byte_in_a_tensor_is_seen(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     path = tmp_path / "state"
-    objects.write_torch({"weight": torch.full((50,), 7.0)}, path, NOWHERE)
+    codec.write_torch({"weight": torch.full((50,), 7.0)}, path, NOWHERE)
     data = bytearray(path.read_bytes())
     data[data.index(b"\x00\x00\xe0\x40" * 10) + 3] ^= 1
     path.write_bytes(data)
@@ -71,7 +71,7 @@ def test_nothing_is_rebuilt(tmp_path: Path) -> None:
     path = tmp_path / "payload"
     path.write_bytes(pickle.dumps(Trap()))
     assert payloads.flaw_of_file(path, "pickle") == ""
-    assert payloads.flaw_of_cell(objects.to_text(Trap, NOWHERE)) == ""
+    assert payloads.flaw_of_cell(codec.to_text(Trap, NOWHERE)) == ""
 
 
 def test_links_and_directories_are_no_payloads(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_links_and_directories_are_no_payloads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "no base64 at all", "gAVd", "AAAA"])
 def test_a_cell_that_is_no_object_has_a_flaw(text: str) -> None:
-    assert payloads.flaw_of_cell(objects.to_text([1, {"a": 2.5}], NOWHERE)) == ""
+    assert payloads.flaw_of_cell(codec.to_text([1, {"a": 2.5}], NOWHERE)) == ""
     assert payloads.flaw_of_cell(text)
 
 

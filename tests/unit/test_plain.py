@@ -26,8 +26,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cox import plain
-from cox.plain import allowlist, opcodes
+from cox import safe_pickle
+from cox.safe_pickle import allowlist, opcodes
 
 scalars = st.one_of(
     st.none(),
@@ -89,9 +89,9 @@ def canonical(value: Any) -> Any:
 @settings(max_examples=60, deadline=None)
 @given(values)
 def test_plain_data_round_trips(value: Any) -> None:
-    data, is_plain = plain.dumps(value)
+    data, is_plain = safe_pickle.dumps(value)
     assert is_plain
-    assert same(plain.loads(data), value)
+    assert same(safe_pickle.loads(data), value)
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,7 +99,7 @@ def test_plain_data_round_trips(value: Any) -> None:
 def test_what_other_picklers_made_of_plain_data_reads_too(value: Any, protocol: int) -> None:
     """Upstream's stores were pickled by dill, PyTables' attributes with protocol 0."""
     for data in (pickle.dumps(value, protocol), dill.dumps(value, protocol=protocol)):
-        assert same(plain.loads(data), pickle.loads(data))
+        assert same(safe_pickle.loads(data), pickle.loads(data))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -126,10 +126,10 @@ def test_what_other_picklers_made_of_plain_data_reads_too(value: Any, protocol: 
 def test_arrays_round_trip(dtype: Any, order: Any) -> None:
     array = np.zeros((2, 3), dtype=dtype, order=order)
     for value in (array, array[:0], array[0, 0], array[:, ::2], array.dtype, np.array(array[0, 0])):
-        data, is_plain = plain.dumps(value)
+        data, is_plain = safe_pickle.dumps(value)
         assert is_plain
         for pickled in (data, *(pickle.dumps(value, protocol) for protocol in range(6)), dill.dumps(value)):
-            read, expected = plain.loads(pickled), pickle.loads(pickled)
+            read, expected = safe_pickle.loads(pickled), pickle.loads(pickled)
             assert type(read) is type(expected)
             if isinstance(value, np.dtype):
                 assert read == value
@@ -149,7 +149,7 @@ def test_arrays_round_trip(dtype: Any, order: Any) -> None:
 def test_arrays_of_objects_and_shared_arrays() -> None:
     array = np.array([None, "x", {"a": [1]}, 2.5], dtype=object)
     value = {"a": array, "b": array, "c": [array.dtype, np.dtype("f8"), np.dtype("f8")]}
-    read = plain.loads(plain.dumps(value)[0])
+    read = safe_pickle.loads(safe_pickle.dumps(value)[0])
     assert read["a"].tolist() == array.tolist()
     assert read["a"] is read["b"]
     assert read["c"][1] == np.dtype("f8")
@@ -159,9 +159,9 @@ def test_arrays_of_objects_and_shared_arrays() -> None:
     "value", [pathlib.PurePosixPath("a/é"), Path("/a"), pathlib.PureWindowsPath("c:\\a")]
 )
 def test_paths_round_trip(value: Any) -> None:
-    data, is_plain = plain.dumps(value)
+    data, is_plain = safe_pickle.dumps(value)
     assert is_plain
-    assert same(plain.loads(data), value)
+    assert same(safe_pickle.loads(data), value)
 
 
 class Own:
@@ -203,12 +203,12 @@ def function() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_plain_is_known_and_refused(value: Any) -> None:
-    data, is_plain = plain.dumps(value)
+    data, is_plain = safe_pickle.dumps(value)
     if is_plain:  # a class that is on the list: a class is no instance, and nothing runs
-        assert plain.loads(data) is value
+        assert safe_pickle.loads(data) is value
         return
-    with pytest.raises(plain.NotPlainError) as refused:
-        plain.loads(data)
+    with pytest.raises(safe_pickle.NotPlainError) as refused:
+        safe_pickle.loads(data)
     assert refused.value.name in str(refused.value)
     assert isinstance(refused.value, pickle.UnpicklingError)
 
@@ -219,14 +219,14 @@ def test_what_only_dill_can_store_is_left_to_it() -> None:
 
     for value in (Local(), Local, lambda: 1, [lambda: 1]):
         with pytest.raises(Exception, match="."):
-            plain.dumps(value)
+            safe_pickle.dumps(value)
 
 
 def test_load_leaves_what_follows_the_pickle_unread() -> None:
-    file = io.BytesIO(plain.dumps([1, np.arange(3)])[0] + b"signature")
-    read = plain.load(file)
+    file = io.BytesIO(safe_pickle.dumps([1, np.arange(3)])[0] + b"signature")
+    read = safe_pickle.load(file)
     assert read[0] == 1
-    assert plain.loads(plain.dumps({"a": 1})[0] + b"signature") == {"a": 1}
+    assert safe_pickle.loads(safe_pickle.dumps({"a": 1})[0] + b"signature") == {"a": 1}
 
 
 def test_loading_runs_none_of_the_pickles_code(tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_loading_runs_none_of_the_pickles_code(tmp_path: Path) -> None:
 
     for protocol in range(6):
         data = pickle.dumps({"innocent": 1, "x": Hostile()}, protocol)
-        with pytest.raises(plain.NotPlainError, match="mkdir"):
-            plain.loads(data)
+        with pytest.raises(safe_pickle.NotPlainError, match="mkdir"):
+            safe_pickle.loads(data)
     assert not mark.exists()
     pickle.loads(data)
     assert mark.exists()  # it was a live one
@@ -302,15 +302,15 @@ HOSTILE: dict[str, bytes] = {
 def test_hostile_pickles_are_refused(name: str) -> None:
     before = (dict(vars(fractions.Fraction)), dict(vars(collections.Counter)), allowlist._encode)
     with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError, ValueError)):
-        plain.loads(HOSTILE[name])
+        safe_pickle.loads(HOSTILE[name])
     assert (dict(vars(fractions.Fraction)), dict(vars(collections.Counter)), allowlist._encode) == before
 
 
 def test_an_extension_code_that_a_program_registered_gives_nothing_away() -> None:
     copyreg.add_extension("os", "system", 240)
     try:
-        with pytest.raises(plain.NotPlainError):
-            plain.loads(b"\x82\xf0.")
+        with pytest.raises(safe_pickle.NotPlainError):
+            safe_pickle.loads(b"\x82\xf0.")
     finally:
         copyreg.remove_extension("os", "system", 240)
 
@@ -334,7 +334,7 @@ POINTERS: dict[str, str] = {
 PROGRAM = """
     import pickle, sys
     import numpy as np
-    from cox import plain
+    from cox import safe_pickle as plain
 
     class Call:
         def __init__(self, function, *args, state=None):
@@ -369,7 +369,7 @@ def test_no_pickle_makes_numpy_take_bytes_for_pointers(name: str, start: Callabl
 @given(st.binary(max_size=60))
 def test_garbage_never_runs_and_never_hangs(data: bytes) -> None:
     with contextlib.suppress(Exception):  # which one is up to pickle
-        plain.loads(data)
+        safe_pickle.loads(data)
 
 
 BOMBS = {
@@ -388,12 +388,12 @@ def test_a_pickle_that_asks_for_more_than_there_is_gets_nothing(tmp_path: Path, 
     data = BOMBS[name]
     with pytest.raises(pickle.UnpicklingError, match="asks for .* where there are"):
         if way == "bytes":
-            plain.loads(data)
+            safe_pickle.loads(data)
         else:
             (tmp_path / "bomb").write_bytes(b"12" + data)
             with (tmp_path / "bomb").open("rb") as file:
                 file.seek(2)
-                plain.load(file)
+                safe_pickle.load(file)
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy import stats
 
-from cox.collection.plotting import plot, thinned
+from cox.analysis.plotting import plot, thinned
 from cox.errors import ColumnNotFoundError, CompareError, MissingExtraError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,7 +213,7 @@ def test_long_lines_are_averaged_block_by_block(monkeypatch: pytest.MonkeyPatch)
         return points(plot(rows, settings, x="step", y="loss", over="seed").lines[0])
 
     whole = drawn()
-    monkeypatch.setattr("cox.collection.plotting._BLOCK", 7)
+    monkeypatch.setattr("cox.analysis.plotting._BLOCK", 7)
     assert drawn() == whole and len(whole[0]) == 100
 
 
@@ -405,7 +405,7 @@ def test_a_notebook_shows_the_figure(
 def test_no_display_is_needed_and_no_backend_is_chosen(tmp_path: Path) -> None:
     source = """
         import sys, pandas
-        from cox.collection.plotting import plot
+        from cox.analysis.plotting import plot
         rows = pandas.DataFrame({"x": [0, 1], "y": [0, 1], "exp_id": "r"})
         plot(rows, pandas.DataFrame(index=["r"]), x="x", y="y", path="p.png")
         print("matplotlib.backends.backend_tkagg" in sys.modules)

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cox.collection.shown import STATISTICS
-from cox.collection.statistics import compare, diff
+from cox.analysis.shown import STATISTICS
+from cox.analysis.statistics import compare, diff
 from cox.errors import ColumnNotFoundError, CompareError, MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -364,7 +364,7 @@ def test_without_scipy_the_extra_is_named(
 @pytest.mark.parametrize("module", ["statistics", "plotting"])
 def test_importing_it_is_light(module: str) -> None:
     source = (
-        f"import sys, cox.collection.{module};"
+        f"import sys, cox.analysis.{module};"
         "print(sorted({'pandas', 'scipy', 'matplotlib', 'seaborn'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 import cox
-from cox import lifecycle
 from cox.errors import RowError, RunNameError, SchemaError, StorageError, StorageWarning
 from cox.storage import claims, fs
+from cox.store import lifecycle
 
 
 def test_a_second_store_of_a_run_makes_it_sync_every_row(

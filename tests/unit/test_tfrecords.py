@@ -6,7 +6,7 @@ import struct
 
 from tensorboardX.record_writer import masked_crc32c
 
-from cox import tfrecords
+from cox.tensorboard import tfrecords
 
 EVENTS = [b"first", b"x" * 300, bytes(70), b"\xff" * 9]
 

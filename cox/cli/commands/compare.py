@@ -15,7 +15,7 @@ from cox.collection.naming import shortening
 from cox.display.grid import DECORATION, PINNED, Column, Grid, from_frame
 
 if TYPE_CHECKING:
-    from cox.collection.shown import Comparison
+    from cox.analysis.shown import Comparison
 
 REDUCTIONS = ("last", "first", "max", "min", "mean", "median", "sum")
 #: How many runs a note names.
@@ -141,7 +141,7 @@ def _emit_json(frame: Comparison, output: Path | None) -> None:
 
 def _for_people(frame: Comparison, title: str, *, symmetric: bool) -> Grid:
     """The parameters, the number of runs, the mean with its interval, and the range."""
-    from cox.collection.shown import STATISTICS, groups
+    from cox.analysis.shown import STATISTICS, groups
 
     grid = from_frame(frame)
     columns = {column.name: column for column in grid.columns[-len(STATISTICS) :]}

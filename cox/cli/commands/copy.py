@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from cox import progress
 from cox.cli import options, tables
-from cox.collection import progress
-from cox.copying import Copy, copy_run
 from cox.display.text import printable
 from cox.errors import CoxError, RunNotFoundError
-from cox.verify import runs_at
+from cox.integrity.copying import Copy, copy_run
+from cox.integrity.verify import runs_at
 
 
 @click.command()

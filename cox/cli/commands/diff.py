@@ -41,7 +41,7 @@ def diff(first: str, second: str, format: str | None, output: Path | None, as_js
         tables.emit_text(tables.as_json(document), output)
         return
     if len(frame) or how != "table":
-        from cox.collection.shown import differences
+        from cox.analysis.shown import differences
 
         for_people = how not in ("csv", "jsonl", "parquet")
         grid = differences(frame, shortening(names)) if for_people else from_frame(frame)

@@ -127,7 +127,7 @@ def _chosen(reader: CollectionReader, where: str | None, states: Sequence[str]) 
 def _sorted(reader: CollectionReader, names: list[str], sort: str | None, reverse: bool) -> list[str]:
     if sort is None:
         return names[::-1] if reverse else names
-    from cox.collection.parameters import is_missing, order
+    from cox.analysis.parameters import is_missing, order
 
     runs = listing.described(reader.source, names, rows=sort not in listing.FACTS)
     get = listing.getter(sort, runs)

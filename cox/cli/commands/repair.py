@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from cox.cli import options
-from cox.cli.verify import as_document, show_findings
+from cox.cli.commands.verify import as_document, show_findings
 from cox.display.text import printable
 from cox.errors import CoxError, RunNotFoundError
-from cox.redraw import redraw
-from cox.repair import Repair
-from cox.repair import repair as repair_run
-from cox.verify import runs_at
+from cox.integrity.redraw import redraw
+from cox.integrity.repair import Repair
+from cox.integrity.repair import repair as repair_run
+from cox.integrity.verify import runs_at
 
 
 @click.command()

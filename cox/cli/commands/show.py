@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import options, rows, screen, tables, terminal
-from cox.cli.ls import as_document
+from cox.cli.commands.ls import as_document
 from cox.cli.runs import find
 from cox.collection.listing import COLOURS, Run
 from cox.collection.naming import readable
@@ -70,7 +70,7 @@ def show(run: str, as_json: bool) -> None:
 
 def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
     from cox.cli.runs import reader_at
-    from cox.collection.status import status_of
+    from cox.storage.status import status_of
 
     reader = reader_at(run.root)
     params = dict(reader.source.parameters(reader.exp_ids).get(readable(run.root.name), {}))

@@ -19,10 +19,10 @@ from cox.display.text import cut, padded, printable, text, width
 from cox.errors import RunNotFoundError, TableNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
-    from cox.collection.status import Status
     from cox.storage.columns import Array, TableData
     from cox.storage.layout import RunLayout
     from cox.storage.snapshot import Snapshot
+    from cox.storage.status import Status
 
 #: Seconds between two looks at a run.
 PAUSE = 0.5
@@ -164,8 +164,8 @@ class _Following:
 
     def run(self) -> int:
         """Follow until the run ends. Returns the exit status."""
-        from cox.collection.scan import state_of
-        from cox.collection.status import status_of
+        from cox.storage.scan import state_of
+        from cox.storage.status import status_of
 
         before, lost = None, 0.0
         while True:

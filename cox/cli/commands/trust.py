@@ -10,13 +10,14 @@ from typing import BinaryIO, NamedTuple
 
 import click
 
-from cox import objects, plain, signing
+from cox import safe_pickle
 from cox.cli import options
 from cox.display.text import printable
 from cox.errors import CoxError
+from cox.objects import codec, signing
+from cox.objects.trust import Place, Trust, place_of, vouch
 from cox.schema import OBJECT_KINDS
 from cox.storage import layout
-from cox.trust import Place, Trust, place_of, vouch
 
 
 class Payload(NamedTuple):
@@ -91,7 +92,7 @@ def unvouched(run: layout.RunLayout) -> Iterator[Payload]:
                     continue
                 if column.kind == "object":
                     where = f"table {table.name!r}, column {column.name!r}, row {row}"
-                    data = io.BytesIO(objects.cell_bytes(cell, where))
+                    data = io.BytesIO(codec.cell_bytes(cell, where))
                     yield from _examine(data, trusted, place_of(run, table.name, column.name), where)
                 else:
                     files.setdefault(Path(cell).name, (table.name, []))[1].append(column.name)
@@ -101,7 +102,7 @@ def unvouched(run: layout.RunLayout) -> Iterator[Payload]:
                 table_name, columns = files.get(path.name, ("", []))
                 where = f"file {layout.OBJECTS_DIR}/{path.name}"
                 place = Place(table_name, tuple(columns), where)
-                with objects.opened(path, where) as file, objects.private(file) as copy:
+                with codec.opened(path, where) as file, codec.private(file) as copy:
                     yield from _examine(copy, trusted, place, where)
 
 
@@ -110,15 +111,15 @@ def _examine(file: BinaryIO, trusted: Trust, place: Place, where: str) -> Iterat
     file.seek(0)
     is_archive = file.read(2) == b"PK"  # torch's
     file.seek(0)
-    needs = objects.beyond_weights(file) if is_archive else _beyond_plain(file)
+    needs = codec.beyond_weights(file) if is_archive else _beyond_plain(file)
     if needs and not trusted.covers(file, place):
         yield Payload(where, needs, signing.sealed(file).digest.hex())
 
 
 def _beyond_plain(file: BinaryIO) -> str:
     try:
-        plain.load(file)
-    except plain.NotPlainError as refusal:
+        safe_pickle.load(file)
+    except safe_pickle.NotPlainError as refusal:
         file.seek(0)
-        return ", ".join(plain.names_in(file)) or refusal.name
+        return ", ".join(safe_pickle.names_in(file)) or refusal.name
     return ""

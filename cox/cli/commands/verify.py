@@ -11,8 +11,8 @@ import click
 from cox.cli import options
 from cox.display.text import printable
 from cox.errors import RunNotFoundError
-from cox.verify import Report, runs_at
-from cox.verify import verify as verify_run
+from cox.integrity.verify import Report, runs_at
+from cox.integrity.verify import verify as verify_run
 
 #: How many findings of a run are printed; --json has them all.
 MOST_FINDINGS = 20

@@ -26,10 +26,10 @@ from cox.collection.cache import index as indexes
 from cox.collection.cache import places, segments
 from cox.collection.cache.files import INDEX_FILE, is_own
 from cox.collection.cache.index import Index, ints
-from cox.collection.scan import State
 from cox.schema import Schema
 from cox.storage import fs, layout
 from cox.storage.columns import Array, Part
+from cox.storage.scan import State
 
 _log = logging.getLogger("cox")
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from cox.collection.cache import files
 from cox.collection.cache.files import SEGMENT_SUFFIX
-from cox.collection.scan import Marks, State
 from cox.schema import Schema
 from cox.storage import fs, layout
 from cox.storage.columns import Array
+from cox.storage.scan import Marks, State
 
 _log = logging.getLogger("cox")
 

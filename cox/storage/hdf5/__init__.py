@@ -1,7 +1,7 @@
 """`store.h5`: written so that pandas opens it without cox, read through h5py without pandas.
 
 pandas and PyTables unpickle HDF5 attributes by themselves, so that listing a stranger's file runs its
-code. Here attributes are read raw and go through `cox.plain`. What is written is the layout of
+code. Here attributes are read raw and go through `cox.safe_pickle`. What is written is the layout of
 `HDFStore.append(…, data_columns=True)`, attribute by attribute, plus `COX_DATA` for upstream cox, and
 one root attribute, COX_RUN, with all that cox itself needs to read the file back (docs/FORMAT.md).
 

@@ -17,7 +17,7 @@ import h5py
 import msgspec
 import numpy as np
 
-from cox import plain
+from cox import safe_pickle
 from cox.errors import DamagedError, FormatVersionError, IrregularFileError, StorageError
 from cox.schema import Column, Schema, kind_of
 from cox.storage import fs
@@ -439,4 +439,4 @@ def _column_order(group: h5py.h5g.GroupID, schema: dict[str, Any]) -> list[str]:
 def _plain_attribute(owner: Any, name: str) -> Any:
     """An attribute as PyTables means it: pickled, or a value of its own. Runs no code."""
     raw = checks.text_attribute(owner, name)
-    return plain.loads(raw) if raw.endswith(b".") else raw.decode()
+    return safe_pickle.loads(raw) if raw.endswith(b".") else raw.decode()

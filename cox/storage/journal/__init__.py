@@ -22,7 +22,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -34,7 +34,7 @@ from cox.schema import Column, Schema
 from cox.storage import fs, layout, newest
 
 if TYPE_CHECKING:
-    from cox.storage import bulk
+    from cox.storage.columns import Array, Part
 
 VERSION = 2
 MAGIC = b"COXLOG"
@@ -349,6 +349,24 @@ def _copy(source: int, target: int, start: int, stop: int) -> int:
     return stop
 
 
+class Rows(Protocol):
+    """Records by columns, as `columnar.read` gives them; see `columnar.Rows`."""
+
+    seq: Array
+    table: Array
+    number: Array
+    others: dict[int, list[Any]]
+
+    def records(self) -> list[list[Any]]:
+        """All of them, decoded one by one."""
+
+    def width(self, table: int) -> int:
+        """How many cells the longest row of a table has."""
+
+    def part(self, table: int, columns: Sequence[Column], chosen: Array) -> Part:
+        """Rows of a table as columns."""
+
+
 @dataclass(slots=True)
 class Journal:
     """What a journal holds, read once.
@@ -371,7 +389,7 @@ class Journal:
     size: int = 0
     torn: int = 0
     damage: list[str] = field(default_factory=list)
-    rows: bulk.Rows | None = None
+    rows: Rows | None = None
     _records: list[list[Any]] = field(default_factory=list)
 
     @property
@@ -402,8 +420,8 @@ class Journal:
 
 
 #: Reads the records of a journal of this salt, from an offset on, by columns, and says where the last one
-#: ends; see `bulk.read`.
-ReadRows = Callable[[bytes, int, int], "tuple[bulk.Rows, int] | None"]
+#: ends; see `columnar.read`.
+ReadRows = Callable[[bytes, int, int], "tuple[Rows, int] | None"]
 
 
 def read_journals(
@@ -503,7 +521,7 @@ def _parse_header(data: bytes, salt: int, journal: Journal) -> int:
     return start
 
 
-def _parse_tail(data: bytes, salt: int, journal: Journal, rows: bulk.Rows, stop: int) -> bulk.Rows | None:
+def _parse_tail(data: bytes, salt: int, journal: Journal, rows: Rows, stop: int) -> Rows | None:
     """The rows again, if nothing but an unfinished record is behind them."""
     tail = Journal(journal.path, journal.writer, salt)
     _parse_records(data, salt, tail, stop)

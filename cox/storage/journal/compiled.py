@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -18,7 +18,28 @@ from cox.schema import INT_MAX, OBJECT_KINDS, Column
 from cox.storage import journal
 
 if TYPE_CHECKING:
-    from cox.storage.writer import TableState
+    import threading
+
+    from cox.storage.journal import JournalWriter
+
+
+class Writer(Protocol):
+    """What is needed here of a `RunWriter`."""
+
+    lock: threading.RLock
+
+    @property
+    def journal(self) -> JournalWriter:
+        """Its journal."""
+
+
+class State(Protocol):
+    """What is needed here of a `TableState`."""
+
+    @property
+    def writer(self) -> Writer:
+        """The run's writer."""
+
 
 #: Journals a row and says that it did, or does nothing because it is no such row. Raises as
 #: `TableState.append` does.
@@ -36,7 +57,7 @@ def never(data: Any) -> bool:
 
 
 def compile_append(
-    state: TableState, table_id: int, columns: Sequence[Column], tail: tuple[int, ...], tail_at: int
+    state: State, table_id: int, columns: Sequence[Column], tail: tuple[int, ...], tail_at: int
 ) -> Append:
     """Make the fast way of a table.
 

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 import crc32c
 import numpy as np
 
-from cox import events, metadata, steps
-from cox.collection import progress
-from cox.collection.scan import State, state_of
-from cox.collection.status import status_of
+from cox import metadata, progress, steps
 from cox.errors import (
     CollectionWarning,
     CoxError,
@@ -26,17 +23,20 @@ from cox.errors import (
     did_you_mean,
     warn,
 )
+from cox.objects.trust import Trust
 from cox.schema import Column
 from cox.storage import layout, runinfo, snapshot
 from cox.storage.columns import Array, TableData
+from cox.storage.scan import State, state_of
 from cox.storage.sessions import RUNNING
-from cox.trust import Trust
-from cox.view import names
-from cox.view.scratch import Scratch
-from cox.view.selection import Shown
+from cox.storage.status import status_of
+from cox.tensorboard import summaries
+from cox.tensorboard.view import names
+from cox.tensorboard.view.scratch import Scratch
+from cox.tensorboard.view.selection import Shown
 
 if TYPE_CHECKING:
-    from cox.eventfile import EventFile
+    from cox.tensorboard.eventfile import EventFile
 
 #: The column that says when a row was written, in seconds since 1970.
 TIME_COLUMNS = ("wall_time", "timestamp", "time")
@@ -190,7 +190,7 @@ class TableEvents(Scratch):
         span: tuple[float, float],
     ) -> None:
         """Draw what is not drawn yet. The file is closed after it: one for each run would be too many."""
-        from cox.eventfile import EventFile
+        from cox.tensorboard.eventfile import EventFile
 
         fresh = {key: made.rows.get(key, (0, 0))[0] for key in points}
         count = sum(max(0, len(points[key].steps) - start) for key, start in fresh.items())
@@ -200,7 +200,7 @@ class TableEvents(Scratch):
             made.file = EventFile(os.fspath(made.folder))
         try:
             if params:
-                made.file.add_event(events.of_values(events.hparams(params), 0, time.time()))
+                made.file.add_event(summaries.of_values(summaries.hparams(params), 0, time.time()))
                 made.has_params = True
             for key, found in points.items():
                 times = _times_between(found, fresh[key], made.until.get(key, span[0]), span[1])
@@ -317,4 +317,4 @@ def _events(points: _Points, start: int, times: Array) -> Iterator[Any]:
                 for tag, cells, gaps in zip(points.tags, columns, missing, strict=True)
                 if gaps is None or not gaps[row]
             }
-            yield events.of_scalars(values, step, when)
+            yield summaries.of_scalars(values, step, when)

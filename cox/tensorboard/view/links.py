@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cox.view.scratch import Scratch
+from cox.tensorboard.view.scratch import Scratch
 
 
 class LinkDirectory(Scratch):

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from cox.storage import layout
-from cox.view import server
-from cox.view.linkdir import LinkDirectory
-from cox.view.selection import Selection, named
+from cox.tensorboard.view import server
+from cox.tensorboard.view.links import LinkDirectory
+from cox.tensorboard.view.selection import Selection, named
 
 _log = logging.getLogger("cox")
 #: By what was asked for: a cell that is run again shows the same directory, and so the same TensorBoard.

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from cox import metadata, predicates
-from cox.collection.parameters import identity
-from cox.collection.scan import State, find_runs, state_of
+from cox.analysis.parameters import identity
 from cox.errors import CollectionWarning, CoxError, PredicateError, ViewError, did_you_mean, warn
+from cox.objects.trust import Trust
+from cox.objects.unreadable import Unreadable
 from cox.schema import Column
 from cox.storage import layout, snapshot
-from cox.trust import Trust
-from cox.unreadable import Unreadable
-from cox.view import names
+from cox.storage.scan import State, find_runs, state_of
+from cox.tensorboard.view import names
 
 #: A run's own name is a parameter of every run, as it was upstream.
 _EXP_ID = "exp_id"

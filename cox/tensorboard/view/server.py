@@ -18,8 +18,8 @@ from pathlib import Path
 from types import FrameType
 
 from cox.errors import CollectionWarning, ViewError, warn
-from cox.view import child
-from cox.view.linkdir import LinkDirectory
+from cox.tensorboard.view import child
+from cox.tensorboard.view.links import LinkDirectory
 
 #: Seconds that `tensorboard` has to end by itself once it was told to.
 GRACE = child.GRACE

@@ -22,12 +22,12 @@ import pandas as pd
 import pytest
 
 import cox
-from cox import objects
 from cox.errors import DamagedError, DamageWarning, RunNotFoundError, UntrustedObjectError
+from cox.objects import codec
+from cox.objects.trust import Place, Trust, place_of
 from cox.schema import Column
 from cox.storage import hdf5, layout, snapshot
 from cox.storage.columns import TableData
-from cox.trust import Place, Trust, place_of
 from tests.crash import workload
 from tests.crash.powerloss.sessions import Author, Row, Stage, State, use_configuration
 from tests.crash.powerloss.trace import Fates, Trace, lay_out
@@ -91,8 +91,8 @@ def _cells(folder: Path, table: TableData, column: Column) -> list[Any]:
 def _decoded(run: layout.RunLayout, kind: str, cell: str, trust: Trust, place: Place) -> Any:
     try:
         if kind == "object":
-            return _comparable(objects.from_text(cell, trust, place))
-        return _comparable(objects.read_pickle(run.objects_dir / cell, trust, place))
+            return _comparable(codec.from_text(cell, trust, place))
+        return _comparable(codec.read_pickle(run.objects_dir / cell, trust, place))
     except (DamagedError, UntrustedObjectError):  # what is signed is none of ours with a hole in it
         return UNREADABLE
 

@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 
 import cox
-from cox.collection import blocks, cache, scan
+from cox.collection import blocks, cache
 from cox.collection.blocks import Block, batched, joined
 from cox.collection.cache import Cache, Fresh, files, index, place, saving
 from cox.collection.cache.index import Entry, Index
-from cox.collection.scan import State
 from cox.schema import Schema
-from cox.storage import fs, layout
+from cox.storage import fs, layout, scan
 from cox.storage.columns import Part, values_of
+from cox.storage.scan import State
 from tests.caching import assert_same, count_reads, df, kept_at_once, make, segments_of, settle
 
 X = Schema.declare({"x": int}, table="t")

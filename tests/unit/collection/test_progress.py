@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cox.collection import progress
+from cox import progress
 
 
 class Bar:

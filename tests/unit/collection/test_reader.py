@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import cox
-from cox.collection.status import Status, status_of
 from cox.errors import CollectionWarning, FormatVersionError, PredicateError
 from cox.readers import CollectionReader
 from cox.storage import layout
+from cox.storage.status import Status, status_of
 
 
 def make(folder: Path, name: str, x: int = 1, **params: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_run_whose_state_cannot_be_told_is_left_out_if_asked_to(
             raise FormatVersionError("newer")
         return status_of(run)
 
-    monkeypatch.setattr("cox.collection.status.status_of", told)
+    monkeypatch.setattr("cox.storage.status.status_of", told)
     with pytest.raises(FormatVersionError):
         CollectionReader(tmp_path).runs(rows=False)
     with pytest.warns(CollectionWarning, match="newer"):

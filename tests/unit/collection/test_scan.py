@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 import cox
-from cox.collection import scan
-from cox.collection.scan import State, find_runs, is_run, run_names, state_of
-from cox.storage import layout
+from cox.storage import layout, scan
+from cox.storage.scan import State, find_runs, is_run, run_names, state_of
 from tests.caching import make
 
 

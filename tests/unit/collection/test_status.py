@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import cox
-from cox.collection.status import status_of
 from cox.errors import FormatVersionError
 from cox.storage import claims, layout
+from cox.storage.status import status_of
 from tests.caching import make
 from tests.conftest import Program
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import cox
-from cox.storage import bulk, hdf5, journal, layout, snapshot
+from cox.storage import hdf5, journal, layout, snapshot
+from cox.storage.journal import columnar
 
 HEADER = 64  # bytes
 ROWS = 12_000  # more than are checksummed at once
@@ -38,7 +39,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Live:
 
 
 def parse(live: Live, data: bytes, *, fast: bool) -> journal.Journal:
-    return journal.parse(data, live[1], "main", live[2], read_rows=bulk.read if fast else None)
+    return journal.parse(data, live[1], "main", live[2], read_rows=columnar.read if fast else None)
 
 
 def told(log: journal.Journal) -> Any:
@@ -72,13 +73,13 @@ class Counting:
 
 
 def test_a_short_journal_is_not(live: Live) -> None:
-    short = live[0][: bulk.WORTH_IT - 1]
+    short = live[0][: columnar.WORTH_IT - 1]
     assert parse(live, short, fast=True).rows is None
-    assert parse(live, live[0][: bulk.WORTH_IT], fast=True).rows is not None
+    assert parse(live, live[0][: columnar.WORTH_IT], fast=True).rows is not None
 
 
 def test_an_unfinished_record_at_the_end_is_no_hindrance(live: Live) -> None:
-    for length in range(bulk.WORTH_IT, bulk.WORTH_IT + 120):
+    for length in range(columnar.WORTH_IT, columnar.WORTH_IT + 120):
         log = parse(live, live[0][:length], fast=True)
         assert log.rows is not None
         assert log.torn == parse(live, live[0][:length], fast=False).torn
@@ -91,7 +92,7 @@ def test_an_unfinished_record_at_the_end_is_no_hindrance(live: Live) -> None:
 def test_a_flipped_bit_anywhere_is_seen(live: Live) -> None:
     """In whichever record of those that are checksummed together it is."""
     choose = random.Random(1)
-    end = bulk.WORTH_IT * 2
+    end = columnar.WORTH_IT * 2
     for at in [choose.randrange(8, end) for _ in range(150)]:
         broken = bytearray(live[0][:end])
         broken[at] ^= 1 << choose.randrange(8)

@@ -1,0 +1,1 @@
+"""Pure functions of what was read of many runs: parameters, statistics, plots."""

@@ -1,0 +1,1 @@
+"""One module for each command of `cox`, imported when it is called."""

@@ -1,0 +1,1 @@
+"""Damaged runs, and copies of runs: check, repair, send curves again, copy."""

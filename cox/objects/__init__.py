@@ -1,0 +1,1 @@
+"""Objects in cells: stored, judged, and rebuilt where somebody vouches for them."""

@@ -1,0 +1,1 @@
+"""What a run sends to TensorBoard, and `cox-tensorboard`, which shows it."""
