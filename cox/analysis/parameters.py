@@ -16,14 +16,12 @@ import numpy as np
 from cox.errors import ColumnNotFoundError, CompareError, argument, did_you_mean
 from cox.objects.unreadable import Unreadable
 from cox.schema import shown
+from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cox.metadata import RunParameters
-
-#: The column that tells the runs apart; it names the run and is no parameter.
-EXP_ID = "exp_id"
 
 _MISSING = ("missing",)
 _NAN = ("nan",)

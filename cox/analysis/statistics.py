@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cox.analysis.parameters import (
-    EXP_ID,
     Parameters,
     identity,
     is_missing,
@@ -30,6 +29,7 @@ from cox.analysis.parameters import (
 )
 from cox.errors import CompareError, argument
 from cox.extras import needed
+from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cox.analysis.parameters import EXP_ID, named_runs
 from cox.collection.blocks import Block
 from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, did_you_mean
 from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of
+from cox.storage.layout import EXP_ID
 from cox.storage.snapshot import widened
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class Collected:
 
     def _told_kinds(self, name: str) -> str:
         """A sentence that names the runs in which a column is of another kind than in most."""
+        from cox.analysis.parameters import named_runs
+
         runs: dict[str, list[str]] = {}
         for kind, names in self._kinds(name):
             runs.setdefault(kind, []).extend(names)

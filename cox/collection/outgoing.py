@@ -8,7 +8,6 @@ from functools import reduce
 from typing import Any
 
 from cox import safe_pickle
-from cox.analysis.parameters import EXP_ID
 from cox.collection import shapes
 from cox.collection.blocks import Block
 from cox.collection.shapes import Shape
@@ -16,6 +15,7 @@ from cox.extras import needed
 from cox.objects import unreadable
 from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage.columns import has_inner_nul, mask_of, values_of
+from cox.storage.layout import EXP_ID
 
 
 class Outgoing:

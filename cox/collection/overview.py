@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cox import metadata, predicates
-from cox.analysis.parameters import EXP_ID
 from cox.collection import ranks
 from cox.collection.assembly import Decode, refuse_unknown
 from cox.collection.blocks import Block
@@ -17,6 +16,7 @@ from cox.errors import PredicateError
 from cox.metadata import RunParameters
 from cox.schema import OBJECT_KINDS, Column, shown
 from cox.storage.columns import Array, Part, mask_of, values_of
+from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     import pandas as pd

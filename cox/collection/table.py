@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cox import predicates
-from cox.analysis.parameters import EXP_ID, comparable
 from cox.collection import overview
 from cox.collection.assembly import Collected, object_columns, refuse_unknown
 from cox.collection.ranks import in_order
@@ -16,6 +15,7 @@ from cox.collection.runs import Directory, ExpFilter, Runs, by_table
 from cox.errors import DamageWarning, RebuildError, warn
 from cox.metadata import stand_in
 from cox.schema import Column, Schema
+from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,6 +138,8 @@ class Table:
         for name in columns:
             found.refuse_text_beside_numbers(name)
         found, decoded = self.decoded(found, frozenset(), skip=False)
+        from cox.analysis.parameters import comparable
+
         values = {name: comparable(own) for name, own in self._runs.parameters(chosen).items()}
         return found.frame(decoded, optional_as_nan=False), overview.values_frame(values)
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from cox.analysis.parameters import EXP_ID, Stored
+from cox.analysis.parameters import Stored
 from cox.collection import shapes
 from cox.collection.shapes import Shape
 from cox.errors import PredicateError, TableNotFoundError
 from cox.extras import needed
 from cox.objects.unreadable import Unreadable
+from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from cox.analysis.parameters import EXP_ID, comparable
+from cox.analysis.parameters import comparable
 from cox.collection import dataset, shapes
 from cox.collection.blocks import Block
 from cox.collection.dataset import Archive, Entry, Manifest, Piece, directory_of
@@ -35,6 +35,7 @@ from cox.extras import needed
 from cox.schema import Column, Schema
 from cox.storage import claims, fs, layout
 from cox.storage.columns import Part, mask_of, values_of
+from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     pass

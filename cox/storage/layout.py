@@ -44,6 +44,8 @@ TEMPORARY_PREFIX = ".tmp-"
 
 MAIN_WRITER = "main"
 RANK_COLUMN = "rank"
+#: The column of a collection that tells the runs apart; it names the run and is no parameter.
+EXP_ID = "exp_id"
 #: The table of a run's parameters.
 METADATA_TABLE = "metadata"
 

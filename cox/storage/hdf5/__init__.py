@@ -9,13 +9,38 @@ A file is only ever made new; nothing here changes one in place. What is left of
 reads.
 """
 
-from cox.storage.hdf5 import library, reading, salvaging, writing
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cox.storage.hdf5 import library, reading
 from cox.storage.hdf5.content import RUN_ATTRIBUTE, SIDECAR_GROUP, UPSTREAM_ATTRIBUTE, VERSION, StoreFile
-from cox.storage.hdf5.salvaging import Salvage
+
+if TYPE_CHECKING:
+    from cox.storage.hdf5.salvaging import Salvage
 
 read = library.usable(reading.read)
-salvage = library.usable(salvaging.salvage)
-write = library.usable(writing.write)
+
+
+# whoever only reads loads neither of these
+
+
+@library.usable
+def salvage(path: Path) -> Salvage:
+    """Read what is left of a store file, see `salvaging.salvage`."""
+    from cox.storage.hdf5 import salvaging
+
+    return salvaging.salvage(path)
+
+
+@library.usable
+def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
+    """Write a new store file, see `writing.write`."""
+    from cox.storage.hdf5 import writing
+
+    writing.write(path, content, old=old)
+
 
 __all__ = [
     "RUN_ATTRIBUTE",

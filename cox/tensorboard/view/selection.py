@@ -18,11 +18,10 @@ from cox.objects.trust import Trust
 from cox.objects.unreadable import Unreadable
 from cox.schema import Column
 from cox.storage import layout, snapshot
+from cox.storage.layout import EXP_ID
 from cox.storage.scan import State, find_runs, state_of
 from cox.tensorboard.view import names
 
-#: A run's own name is a parameter of every run, as it was upstream.
-_EXP_ID = "exp_id"
 #: How long a filter may take on one value, in seconds.
 _PATIENCE = 2.0
 
@@ -114,7 +113,7 @@ class Selection:
         self._nested = nested
         self._seen: dict[str, tuple[State, _Run | str]] = {}
         self._differing: dict[str, None] = {}
-        self._known = {_EXP_ID}
+        self._known = {EXP_ID}
         self._told: set[str] = set()
         self._tables: set[str] = set()
         self._without: list[str] = []
@@ -144,7 +143,7 @@ class Selection:
             )
         if not runs and wait:
             return self._shown(runs)[1]
-        known = sorted({_EXP_ID}.union(*(run.params for run in runs)))
+        known = sorted({EXP_ID}.union(*(run.params for run in runs)))
         asked = [("--filter-param", param) for param, _ in self._regexes]
         asked += [("--where", param) for param in sorted(self._predicate.names)] if self._predicate else []
         for option, param in asked:
@@ -217,7 +216,7 @@ class Selection:
         values: dict[str, set[Hashable]] = {}
         for run in found:
             for param in known if run.params else ():  # it may still get its metadata
-                if param != _EXP_ID and run.params.is_plain(param):
+                if param != EXP_ID and run.params.is_plain(param):
                     values.setdefault(param, set()).add(identity(run.params.get(param)))
         self._differing.update((param, None) for param, seen in values.items() if len(seen) > 1)
         return list(self._differing)
@@ -317,7 +316,7 @@ class _Run:
 
     def value(self, param: str) -> Any:
         """A parameter; None where the run lacks it."""
-        return self.exp_id if param == _EXP_ID else self.params.get(param)
+        return self.exp_id if param == EXP_ID else self.params.get(param)
 
 
 def _broken(run: layout.RunLayout, error: object) -> str:
