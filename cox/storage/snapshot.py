@@ -20,7 +20,6 @@ from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, 
 from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage import empty, fs, hdf5, journal, layout, lineage, newest, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
-from cox.storage.journal import columnar
 
 _NONE = np.empty(0, dtype=np.int64)
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
@@ -199,7 +198,7 @@ def _read_once(
 ) -> Snapshot:
     directory = run.inside(layout.JOURNALS)
     names = fs.names_in(directory)
-    journals = journal.read_journals(directory, columnar.read, names=names)
+    journals = journal.read_journals(directory, _read_by_columns, names=names)
     store_file = run.inside(layout.STORE_FILE)
     try:
         # rewinds reach into rows of the store file, so that journals want their tables whole
@@ -215,6 +214,12 @@ def _read_once(
     now = replay(content, journals, run_id=run_id, tables=tables, rows=rows, own=own)
     _say_what_is_missing(now, newest.among(names))
     return now
+
+
+def _read_by_columns(data: bytes, salt: int, start: int) -> tuple[journal.Rows, int] | None:
+    from cox.storage.journal import columnar  # of many runs few have a journal
+
+    return columnar.read(data, salt, start)
 
 
 def _say_what_is_missing(now: Snapshot, marks: list[newest.Newest]) -> None:

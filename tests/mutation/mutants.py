@@ -178,12 +178,12 @@ MUTANTS = [
     Mutant(
         "reading the journals before the store file",
         "cox/storage/snapshot.py",
-        "    journals = journal.read_journals(directory, columnar.read, names=names)\n",
+        "    journals = journal.read_journals(directory, _read_by_columns, names=names)\n",
         "    if not empty.is_empty(run.store_file):\n"
         "        content = hdf5.read(run.store_file, tables=tables, rows=rows)\n"
-        "        journals = journal.read_journals(run.journal_dir, columnar.read)\n"
+        "        journals = journal.read_journals(run.journal_dir, _read_by_columns)\n"
         "        return replay(content, journals, tables=tables, rows=rows)\n"
-        "    journals = journal.read_journals(directory, columnar.read, names=names)\n",
+        "    journals = journal.read_journals(directory, _read_by_columns, names=names)\n",
         f"{CRASH}/test_concurrency.py::test_c20_readers_beside_a_writer_see_every_acknowledged_row_once",
     ),
     Mutant(
