@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Container, Iterator
+from typing import TYPE_CHECKING
 
 from cox.errors import IrregularFileError, RunInUseError
 from cox.schema import FILE_KINDS
 from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, newest, snapshot
+
+if TYPE_CHECKING:
+    from cox.storage.journal.writing import JournalWriter
 
 _log = logging.getLogger("cox")
 
@@ -20,7 +24,7 @@ _log = logging.getLogger("cox")
 def fold(
     run: layout.RunLayout,
     *,
-    own: journal.JournalWriter | None = None,
+    own: JournalWriter | None = None,
     durable: bool = True,
     patience: float = claims.PATIENCE,
     adopt: bool = False,
@@ -49,7 +53,7 @@ def fold(
 def fold_locked(
     run: layout.RunLayout,
     *,
-    own: journal.JournalWriter | None = None,
+    own: JournalWriter | None = None,
     durable: bool = True,
     adopt: bool = False,
 ) -> snapshot.Snapshot:
@@ -63,7 +67,7 @@ def fold_locked(
 def _put(
     run: layout.RunLayout,
     now: snapshot.Snapshot,
-    own: journal.JournalWriter | None,
+    own: JournalWriter | None,
     *,
     durable: bool,
     changed: bool,
@@ -101,7 +105,7 @@ def rewind_others(
     column: str,
     step: float,
     *,
-    own: journal.JournalWriter,
+    own: JournalWriter,
     spared: Container[str],
     patience: float = claims.PATIENCE,
 ) -> bool:
@@ -136,7 +140,7 @@ def rewind_others(
 
 
 @contextlib.contextmanager
-def _kept_away(run: layout.RunLayout, own: journal.JournalWriter) -> Iterator[set[str]]:
+def _kept_away(run: layout.RunLayout, own: JournalWriter) -> Iterator[set[str]]:
     """Keep writers that are not at it from coming back while the block runs; gives the others that are."""
     with contextlib.ExitStack() as stack:
         live = set()
@@ -149,7 +153,7 @@ def _kept_away(run: layout.RunLayout, own: journal.JournalWriter) -> Iterator[se
         yield live
 
 
-def empty_run(run: layout.RunLayout, *, own: journal.JournalWriter) -> bool:
+def empty_run(run: layout.RunLayout, *, own: JournalWriter) -> bool:
     """Have a run hold no rows, and no curves, but those of other writers who are at it.
 
     The new store file says that whatever there is in the journals is in it.
@@ -190,7 +194,7 @@ def _settle(content: hdf5.StoreFile) -> None:
         content.nrows.pop(name, None)
 
 
-def _remove_all(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.JournalWriter | None) -> None:
+def _remove_all(run: layout.RunLayout, now: snapshot.Snapshot, own: JournalWriter | None) -> None:
     """Remove the journals that are in the store file, and keep aside those that do not belong there."""
     foreign = {other.path for other in now.foreign}
     for log in now.journals:
@@ -207,7 +211,7 @@ def _remove_all(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.Jour
             _log.warning("run %s: cannot remove the folded journal %s: %s", run.root, log.path.name, error)
 
 
-def _forget_missing(run: layout.RunLayout, now: snapshot.Snapshot, own: journal.JournalWriter | None) -> None:
+def _forget_missing(run: layout.RunLayout, now: snapshot.Snapshot, own: JournalWriter | None) -> None:
     """Say no more of journals that are lost: it was said, and the run goes on without their rows."""
     for mark in now.missing:
         with contextlib.suppress(OSError):  # or its writer is at it, and knows better
@@ -269,7 +273,7 @@ def _keep_damaged(run: layout.RunLayout, logs: list[journal.Journal]) -> None:
             _log.warning("run %s: the damaged journal is kept as %s", run.root, kept.name)
 
 
-def _log_torn(run: layout.RunLayout, logs: list[journal.Journal], own: journal.JournalWriter | None) -> None:
+def _log_torn(run: layout.RunLayout, logs: list[journal.Journal], own: JournalWriter | None) -> None:
     for log in logs:
         if log.torn and (
             (own and log.writer == own.writer) or not claims.is_held(run.claim_file(log.writer))

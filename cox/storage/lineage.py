@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cox.storage.journal import Journal
+from cox.storage.journal.reading import Journal
 
 
 class Applied(NamedTuple):

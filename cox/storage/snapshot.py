@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, 
 from cox.schema import FILE_KINDS, Column, Schema
 from cox.storage import empty, fs, hdf5, journal, layout, lineage, newest, runinfo
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
+
+if TYPE_CHECKING:
+    from cox.storage.journal import columnar
+    from cox.storage.journal.writing import JournalWriter
 
 _NONE = np.empty(0, dtype=np.int64)
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
@@ -148,7 +152,7 @@ def read(
     *,
     tables: Iterable[str] | None = None,
     rows: bool = True,
-    own: journal.JournalWriter | None = None,
+    own: JournalWriter | None = None,
 ) -> Snapshot:
     """Read a run.
 
@@ -194,7 +198,7 @@ def _read_once(
     *,
     run_id: str | None,
     rows: bool,
-    own: journal.JournalWriter | None,
+    own: JournalWriter | None,
 ) -> Snapshot:
     directory = run.inside(layout.JOURNALS)
     names = fs.names_in(directory)
@@ -216,7 +220,7 @@ def _read_once(
     return now
 
 
-def _read_by_columns(data: bytes, salt: int, start: int) -> tuple[journal.Rows, int] | None:
+def _read_by_columns(data: bytes, salt: int, start: int) -> tuple[columnar.Rows, int] | None:
     from cox.storage.journal import columnar  # of many runs few have a journal
 
     return columnar.read(data, salt, start)
@@ -239,7 +243,7 @@ def replay(
     run_id: str | None = None,
     tables: Iterable[str] | None = None,
     rows: bool = True,
-    own: journal.JournalWriter | None = None,
+    own: JournalWriter | None = None,
 ) -> Snapshot:
     """Apply journals to what a store file holds, or to what is left of it. Changes `content`.
 
@@ -330,7 +334,7 @@ class _Replay:
         wanted: frozenset[str] | None,
         *,
         rows: bool,
-        own: journal.JournalWriter | None,
+        own: JournalWriter | None,
     ) -> None:
         self._snapshot = snapshot
         self._own = own
@@ -365,7 +369,7 @@ class _Replay:
                 journals.pop()
             journals.append([log.salt, state["seq"]])
 
-    def _apply_rows(self, log: journal.Journal, rows: journal.Rows, state: dict[str, Any]) -> bool:
+    def _apply_rows(self, log: journal.Journal, rows: columnar.Rows, state: dict[str, Any]) -> bool:
         """Apply a journal by columns, if it is as its writer wrote it. Of any other it changes nothing."""
         try:
             pending, rewinds = _replayed(rows, state)
@@ -511,7 +515,9 @@ class _Replay:
             return part_from_rows(good, table.columns)
 
 
-def _replayed(rows: journal.Rows, state: dict[str, Any]) -> tuple[dict[int, _Pending], list[tuple[str, int]]]:
+def _replayed(
+    rows: columnar.Rows, state: dict[str, Any]
+) -> tuple[dict[int, _Pending], list[tuple[str, int]]]:
     """The tables of a journal that is as its writer wrote it, and its rewinds.
 
     Raises:

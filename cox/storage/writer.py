@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from cox.errors import ClosedError, CoxError, DamagedError, ForkError, RewindError, SchemaError
 from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
-from cox.storage import claims, empty, fs, journal, layout, place, runinfo, sessions
-from cox.storage.journal import compiled
+from cox.storage import claims, empty, fs, layout, place, runinfo, sessions
+from cox.storage.journal import MOST_RECORDS, compiled
+from cox.storage.journal.writing import JournalWriter
 
 if TYPE_CHECKING:
     from cox.storage.snapshot import Snapshot
@@ -31,7 +32,7 @@ _log = logging.getLogger("cox")
 #: A journal is folded once it is this large, or as large as all that was folded before, in bytes.
 FOLD_AT = 32 * 1024 * 1024
 #: A run with higher sequence numbers than this was not written by logging.
-_MOST_RECORDS = journal.MOST_RECORDS // 2
+_MOST_RECORDS = MOST_RECORDS // 2
 
 
 class TableState:
@@ -183,7 +184,7 @@ class RunWriter:
         try:
             with _explained(run.root, "cannot open the run for writing"):
                 self.run_id = runinfo.make_run_id(run)
-                self.journal = journal.JournalWriter(run, self.name, 0, run_id=self.run_id, sync=sync)
+                self.journal = JournalWriter(run, self.name, 0, run_id=self.run_id, sync=sync)
                 fs.create_once(run.store_file, empty.contents())
                 sessions.settle(run, self.name, signs)
                 is_new = empty.is_empty(run.store_file) and not self._journals_left()

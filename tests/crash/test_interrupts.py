@@ -22,8 +22,10 @@ import pytest
 
 import cox
 from cox.errors import ClosedError
-from cox.storage import fold, fs, journal, snapshot, writer
+from cox.storage import fold, fs, snapshot, writer
 from cox.storage.hdf5 import content, reading, writing
+from cox.storage.journal import format as journal_format
+from cox.storage.journal import writing as journal_writing
 from cox.store import table
 from tests.crash import workload
 
@@ -49,7 +51,8 @@ def behind_call(code: CodeType, offset: int) -> bool:
 @contextmanager
 def interrupted(point: int, handler: Callable[[], object], *modules: ModuleType) -> Iterator[None]:
     """Call `handler` behind the call with the number `point`, if code of the modules makes so many."""
-    places = {"<string>", *(module.__file__ for module in (table, journal, *modules))}
+    own = table, journal_format, journal_writing
+    places = {"<string>", *(module.__file__ for module in (*own, *modules))}
     passed = 0
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:

@@ -34,28 +34,28 @@ MUTANTS = [
     # --- The journal
     Mutant(
         "a journal's checksums",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/reading.py",
         "            if _crc32(payload, salt) == checksum:\n                record",
         "            if True:\n                record",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
     ),
     Mutant(
         "the salt of its checksums",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "        salt = secrets.randbits(32)\n",
         "        salt = 0\n",
         f"{UNIT}/test_journal.py::test_every_journal_has_its_own_salt",
     ),
     Mutant(
         "the sync of a row under sync='row'",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "            if self.synced:\n                fs.sync_data(self.fd)\n        except",
         "        except",
         f"{UNIT}/test_journal.py::test_sync_row_syncs_every_record_and_the_name",
     ),
     Mutant(
         "taking back a row that was not acknowledged",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "        fs.truncate(self.fd, self.size)\n",
         "",
         f"{UNIT}/test_journal.py::test_a_write_that_fails_leaves_nothing",
@@ -133,14 +133,14 @@ MUTANTS = [
     ),
     Mutant(
         "the second copy of a table's declaration",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "[declared, declared, [ROW",
         "[declared, [ROW",
         f"{CRASH}/test_damage.py::test_a_hole_in_a_journal_costs_the_rows_that_it_touches",
     ),
     Mutant(
         "the second copy of an added column",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "        return self._put_all([record, record], self.next_seq, table, table.nrows)",
         "        return self._put_all([record], self.next_seq, table, table.nrows)",
         f"{TROUBLES}/test_wide_tables.py::test_the_record_of_a_column_survives_damage_to_one_of_its_copies",
@@ -169,7 +169,7 @@ MUTANTS = [
     ),
     Mutant(
         "the second copy of a rewind",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "self._put_all([record, record], self.next_seq, table, nrows)",
         "self._put_all([record], self.next_seq, table, nrows)",
         f"{CRASH}/test_damage.py::test_a_flipped_bit_anywhere_in_a_journal_never_gives_another_row",
@@ -307,7 +307,7 @@ MUTANTS = [
     ),
     Mutant(
         "reading no journal through a linked directory",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/reading.py",
         "    fs.refuse_links(os.path.dirname(directory), directory)  # noqa: PTH120 - nor one for those\n",
         "",
         f"{TROUBLES}/test_links_and_pipes.py::test_journals_are_not_read_through_links",
@@ -528,7 +528,7 @@ MUTANTS = [
     ),
     Mutant(
         "saying which journal is the newest",
-        "cox/storage/journal/__init__.py",
+        "cox/storage/journal/writing.py",
         "            newest.write(self._run, newest.Newest(self.writer, salt, seq))\n",
         "",
         "tests/troubles/test_copies.py::test_a_copy_by_another_program_has_every_row_or_says_that_it_has_not",

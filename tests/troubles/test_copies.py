@@ -181,7 +181,8 @@ def test_a_journal_without_a_record_is_not_missed(tmp_path: Path, monkeypatch: p
         store.add_table("t", {"x": int})
         with monkeypatch.context() as patch:
             patch.setattr(
-                "cox.storage.journal.JournalWriter._put", lambda *_: (_ for _ in ()).throw(OSError(28, ""))
+                "cox.storage.journal.writing.JournalWriter._put",
+                lambda *_: (_ for _ in ()).throw(OSError(28, "")),
             )
             with pytest.raises(cox.errors.StorageError):
                 store["t"].append_row({"x": 0})

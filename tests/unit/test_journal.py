@@ -21,6 +21,8 @@ import cox
 from cox.errors import DamagedError, FormatVersionError
 from cox.schema import Schema
 from cox.storage import fs, hdf5, journal, layout, runinfo, snapshot
+from cox.storage.journal import reading
+from cox.storage.journal.writing import JournalWriter
 
 RUN_ID = "0123456789abcdef" * 2
 
@@ -54,8 +56,8 @@ def run(tmp_path: Path) -> layout.RunLayout:
     return layout.RunLayout(tmp_path)
 
 
-def write_some(run: layout.RunLayout, *, rows: int = 3, text: str = "é") -> journal.JournalWriter:
-    log = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
+def write_some(run: layout.RunLayout, *, rows: int = 3, text: str = "é") -> JournalWriter:
+    log = JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
     log.append_table(0, "t", SCHEMA, (0, text), Rows(0))
     for row in range(1, rows):
         log.append_row(0, (row, text), Rows(row))
@@ -168,7 +170,7 @@ def test_sync_row_syncs_every_record_and_the_name(
     calls: list[str] = []
     monkeypatch.setattr(fs, "sync_data", lambda fd: calls.append("data"))
     monkeypatch.setattr(fs, "sync_directory", lambda path: calls.append(path.name))
-    log = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=True)
+    log = JournalWriter(run, "main", 0, run_id=RUN_ID, sync=True)
     log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert calls[-1] == "data"
     assert layout.JOURNAL_DIR in calls
@@ -257,7 +259,7 @@ def test_a_journal_that_cannot_begin_leaves_no_file(
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "pwrite", full)
-    log = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
+    log = JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
     with pytest.raises(OSError, match="No space"):
         log.append_table(0, "t", SCHEMA, (0, ""), Rows(0))
     assert list(run.journal_dir.iterdir()) == []
@@ -349,7 +351,7 @@ def test_a_journal_logged_as_text_into_another_never_counts_as_records(run: layo
         path.unlink()
     # somebody logs the file, as the text that it looks like; and then the row that holds it is damaged
     text = inner.decode("latin-1").encode("latin-1")
-    outer = journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
+    outer = JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False)
     outer.append_table(0, "t", SCHEMA, (0, "before"), Rows(0))
     assert outer.path is not None
     start = outer.size
@@ -514,10 +516,10 @@ def test_no_file_is_checksummed_more_often_than_the_budget_says(
 ) -> None:
     data = hostile_files()[name]
     counting = CountingCrc()
-    monkeypatch.setattr(journal, "_crc32", counting)
+    monkeypatch.setattr(reading, "_crc32", counting)
     began = time.process_time()
     found = parse(data)
-    assert counting.bytes <= (journal._RESYNC_BUDGET + 3) * len(data)
+    assert counting.bytes <= (reading._RESYNC_BUDGET + 3) * len(data)
     assert time.process_time() - began < 20, "and it does not take long either"
     assert found.records == []
     if name != "marks":  # that one looks like a record of gigabytes that has just begun
@@ -573,13 +575,13 @@ def test_records_that_the_store_file_has_are_skipped(tmp_path: Path) -> None:
     path = run.journal_file("main", SALT)
     data = file_of([1, 0, 0, "t", DECLARED], *([0, 1 + n, 0, n, n] for n in range(3)))
     path.write_bytes(data)
-    fold.fold(run, own=journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False))
+    fold.fold(run, own=JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False))
     assert not path.exists()
     path.write_bytes(data)  # as if the process had died before it removed it
     assert read_column(run) == [0, 1, 2]
     path.write_bytes(data + record([0, 4, 0, 3, 3]))
     assert read_column(run) == [0, 1, 2, 3]
-    fold.fold(run, own=journal.JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False))
+    fold.fold(run, own=JournalWriter(run, "main", 0, run_id=RUN_ID, sync=False))
     assert read_column(run) == [0, 1, 2, 3]
 
 

@@ -13,12 +13,12 @@ import msgspec
 from msgspec import Meta
 
 from cox.errors import DamagedError, FormatVersionError
-from cox.storage import journal
 from cox.storage.hdf5 import checks
 from cox.storage.hdf5.content import RUN_ATTRIBUTE, VERSION
+from cox.storage.journal.format import MOST_RECORDS
 
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
-_Seq = Annotated[int, Meta(ge=0, le=journal.MOST_RECORDS)]
+_Seq = Annotated[int, Meta(ge=0, le=MOST_RECORDS)]
 _Salt = Annotated[int, Meta(ge=0, lt=2**32)]
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from cox.errors import DamagedError
 from cox.schema import Column
-from cox.storage import journal
 from cox.storage.columns import Array, Part, decode_text, dtype_of, is_text, lacks, mask_of, part_from_rows
+from cox.storage.journal import format
 
 #: Journals shorter than this, in bytes, are read faster record by record.
 WORTH_IT = 16 * 1024
@@ -63,7 +63,7 @@ class Rows:
 
     def records(self) -> list[list[Any]]:
         """All of them, decoded one by one."""
-        return [journal.decode(self.payloads[at]) for at in range(len(self.seq))]
+        return [format.decode(self.payloads[at]) for at in range(len(self.seq))]
 
     def width(self, table: int) -> int:
         """How many cells the longest row of a table has."""
@@ -169,11 +169,11 @@ def read(data: bytes, salt: int, start: int) -> tuple[Rows, int] | None:
         for at in np.sort(np.concatenate(left)).tolist():
             if zlib.crc32(found.payloads[at], salt) != checksums[at]:
                 return None
-            _take_single(found, at, journal.decode(found.payloads[at]))
+            _take_single(found, at, format.decode(found.payloads[at]))
     except (LookupError, TypeError, OverflowError):  # a record that makes no sense
         return None
     counts = np.concatenate([seq, number[table >= 0]])
-    return (found, stop) if counts.min() >= 0 and counts.max() < journal.MOST_RECORDS else None
+    return (found, stop) if counts.min() >= 0 and counts.max() < format.MOST_RECORDS else None
 
 
 @dataclass(slots=True)
@@ -196,9 +196,9 @@ def _chain(data: bytes, start: int) -> tuple[Array, Array, int]:
     record of the one before. Where that is not so, a mark stands in a payload, or the chain is broken.
     """
     marks = _marks(data)
-    marks = marks[marks <= len(data) - journal.HEAD_SIZE]
-    lengths = _items(data, marks + len(journal.MARK), "<u4").astype(np.int64)
-    ends = marks + journal.HEAD_SIZE + lengths
+    marks = marks[marks <= len(data) - format.HEAD_SIZE]
+    lengths = _items(data, marks + len(format.MARK), "<u4").astype(np.int64)
+    ends = marks + format.HEAD_SIZE + lengths
     stop, whole = start, np.zeros(len(marks), dtype=np.bool_)
     for last in [*np.flatnonzero(ends[:-1] != marks[1:]).tolist(), len(marks) - 1]:
         first = int(np.searchsorted(marks, stop))
@@ -211,12 +211,12 @@ def _chain(data: bytes, start: int) -> tuple[Array, Array, int]:
         stop = int(marks[last] if unfinished else ends[last])
         if unfinished:
             break
-    return marks[whole] + journal.HEAD_SIZE, lengths[whole], stop
+    return marks[whole] + format.HEAD_SIZE, lengths[whole], stop
 
 
 def _marks(data: bytes) -> Array:
     raw = np.frombuffer(data, dtype=np.uint8)
-    first, second = journal.MARK
+    first, second = format.MARK
     found = [np.empty(0, dtype=np.int64)]
     for start in range(0, len(raw), _SLAB):
         slab = raw[start : start + _SLAB + 1]
@@ -335,7 +335,7 @@ def _take_group(found: Rows, records: Array, payloads: Array, tokens: list[_Toke
 
 def _take_single(found: Rows, at: int, record: list[Any]) -> None:
     found.seq[at] = record[1]
-    if record[0] != journal.ROW:
+    if record[0] != format.ROW:
         found.others[at] = record
         return
     table = found.table[at] = _table_number(record[2])
@@ -400,7 +400,7 @@ def _tokens(payload: bytes) -> list[_Token]:
     head = tokens[: len(_HEAD)]
     if at != len(payload) or len(tokens) != count or [token.kind for token in head] != ["int"] * len(_HEAD):
         return []
-    is_row = head[0].format in ("i1", "u1") and payload[head[0].at] == journal.ROW
+    is_row = head[0].format in ("i1", "u1") and payload[head[0].at] == format.ROW
     return tokens if is_row else []
 
 

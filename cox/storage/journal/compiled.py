@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from cox.schema import INT_MAX, OBJECT_KINDS, Column
-from cox.storage import journal
+from cox.storage.journal import format
 
 if TYPE_CHECKING:
     import threading
 
-    from cox.storage.journal import JournalWriter
+    from cox.storage.journal.writing import JournalWriter
 
 
 class Writer(Protocol):
@@ -73,9 +73,9 @@ def compile_append(
     log = state.writer.journal
     if log.synced or len(columns) > _MOST_COLUMNS or any(column.kind in OBJECT_KINDS for column in columns):
         return never
-    scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "MARK": journal.MARK, "crc32": zlib.crc32}
+    scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "MARK": format.MARK, "crc32": zlib.crc32}
     lock = state.writer.lock
-    scope.update(state=state, writer=state.writer, log=log, pack_head=journal.pack_head, os=os)
+    scope.update(state=state, writer=state.writer, log=log, pack_head=format.pack_head, os=os)
     # `with lock` takes as long as encoding the row. A KeyboardInterrupt can come between any two of these
     # instructions, so on the way out the lock itself is asked whether it was got; that is not ambiguous,
     # because nobody calls this function with the lock held.
@@ -105,7 +105,7 @@ def append(data):
             return False
         seq, row = log.next_seq, state.nrows
         try:
-            payload = encode(({journal.ROW}, seq, {int(table_id)}, row, {", ".join(cells)}))
+            payload = encode(({format.ROW}, seq, {int(table_id)}, row, {", ".join(cells)}))
         except (UnicodeEncodeError, OverflowError):  # an int below all that a column takes, for one
             release()
             return False

@@ -11,7 +11,7 @@ import pytest
 
 import cox
 from cox.storage import hdf5, journal, layout, snapshot
-from cox.storage.journal import columnar
+from cox.storage.journal import columnar, format, reading
 
 HEADER = 64  # bytes
 ROWS = 12_000  # more than are checksummed at once
@@ -57,7 +57,9 @@ def test_a_long_journal_is_read_by_columns_and_tells_the_same(
 ) -> None:
     want = told(parse(live, live[0], fast=False))
     assert want[1] == {"train": ROWS, "val": 100}
-    monkeypatch.setattr(journal, "decode", counting := Counting(journal.decode))
+    counting = Counting(format.decode)
+    monkeypatch.setattr(format, "decode", counting)
+    monkeypatch.setattr(reading, "decode", counting)
     monkeypatch.setattr(snapshot._Replay, "_apply_records", None)
     assert told(parse(live, live[0], fast=True)) == want
     assert counting.calls < ROWS / 20, "hardly a record by itself"
