@@ -14,7 +14,7 @@ from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argume
 from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of
 from cox.storage.layout import EXP_ID
-from cox.storage.snapshot import widened
+from cox.storage.schemas import widened
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,6 +17,7 @@ from cox.metadata import RunParameters
 from cox.schema import OBJECT_KINDS, Column, shown
 from cox.storage.columns import Array, Part, mask_of, values_of
 from cox.storage.layout import EXP_ID
+from cox.storage.schemas import RANK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def parameters(
         first = block.part.take(ranks.first_rows(block, ranked))
         for column in block.schema:
             for name, cell in _cells(block, first, column):
-                if not (column == ranks.RANK and name in ranked):
+                if not (column == RANK and name in ranked):
                     cells[name][column.name] = column, cell
     return {
         name: RunParameters(own, partial(decode, name), layout_of and partial(layout_of, name))
@@ -187,11 +188,11 @@ def wide(
             rows = [at[name] for name in block.names]
             no_metric = np.repeat([name in ranked for name in block.names], block.lengths)
             for column in block.schema:
-                if column.kind not in ("float", "int") or (column == ranks.RANK and no_metric.all()):
+                if column.kind not in ("float", "int") or (column == RANK and no_metric.all()):
                     continue
                 values = values_of(block.part, column).astype(np.float64)
                 values[mask_of(block.part, column.name)] = np.nan
-                if column == ranks.RANK:
+                if column == RANK:
                     values[no_metric] = np.nan
                 for how in reductions:
                     cells = cells_of.setdefault(f"{table}.{column.name}.{how}", np.full(len(index), np.nan))

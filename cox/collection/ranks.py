@@ -7,13 +7,9 @@ from collections.abc import Container, Iterable, Iterator
 import numpy as np
 
 from cox.collection.blocks import Block
-from cox.schema import Column
 from cox.steps import candidates
-from cox.storage import layout
 from cox.storage.columns import Array, mask_of, values_of
-
-#: The column that says which rank wrote a row. A user's own column of that name is in runs without ranks.
-RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
+from cox.storage.schemas import RANK
 
 
 def in_order(blocks: Iterable[Block], ranked: Container[str]) -> Iterator[Block]:

@@ -287,7 +287,7 @@ class Runs:
             schemas: Its columns by run, of one run at least.
             quiet: Whether not to warn of those that differ from the first.
         """
-        from cox.storage.snapshot import merge_schemas
+        from cox.storage.schemas import merge_schemas
 
         first = made = next(iter(schemas.values()))
         for name, schema in schemas.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cox.errors import IrregularFileError, RunInUseError
 from cox.schema import FILE_KINDS
-from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, newest, snapshot
+from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, newest, ownership, snapshot
 
 if TYPE_CHECKING:
     from cox.storage.journal.writing import JournalWriter
@@ -59,7 +59,7 @@ def fold_locked(
 ) -> snapshot.Snapshot:
     """As `fold`, for who holds the fold's lock already."""
     now = snapshot.read(run, own=own)
-    adopted = adopt and snapshot.adopt_rows(now.content)
+    adopted = adopt and ownership.adopt_rows(now.content)
     _put(run, now, own, durable=durable, changed=adopted or now.store_is_foreign)
     return now
 
@@ -132,7 +132,7 @@ def rewind_others(
         now = snapshot.read(run, own=own)
         gone = [name for name in now.writers if name not in live and name not in spared]
         if layout.MAIN_WRITER in gone:
-            snapshot.adopt_rows(now.content)
+            ownership.adopt_rows(now.content)
         rewound = [now.rewind(table, name, now.rows_before(table, name, column, step)) for name in gone]
         if any(rewound):
             _put(run, now, own, durable=True, changed=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cox.errors import DamagedError
-from cox.storage import hdf5, journal, layout, runinfo, snapshot
+from cox.storage import hdf5, journal, layout, ownership, runinfo, snapshot
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ def read(run: layout.RunLayout) -> Remains:
         damage = rescued.damage or [str(error)]
         damage += _rewinds(journals, rescued)
         now = snapshot.replay(rescued.content, journals, run_id=runinfo.id_of(runinfo.read(run)))
-        snapshot.recount(now.content)
+        ownership.recount(now.content)
         return Remains(now, damage, rescued.lost)
 
 

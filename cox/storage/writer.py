@@ -324,7 +324,7 @@ class RunWriter:
             self.check_usable()
             now = snapshot.read(self.run, tables=[table.name])
             kept = {name: now.rows_before(table.name, name, column, step) for name in now.writers}
-            rows = {name: snapshot.own_rows(now.content, name).get(table.name, 0) for name in kept}
+            rows = {name: now.own_rows(name).get(table.name, 0) for name in kept}
             if others and any(kept[name] < rows[name] for name in kept if name != self.name):
                 self._rewind_others(table, column, step)
             self.rewind(table, kept.get(self.name, 0))
@@ -407,7 +407,7 @@ class RunWriter:
 
     def fold_if_it_helps(self) -> None:
         """Fold a grown journal. What goes wrong is logged: the rows are safe where they are."""
-        from cox.storage import fold, snapshot
+        from cox.storage import fold
 
         with self.lock:
             try:
@@ -429,7 +429,7 @@ class RunWriter:
                 _log.warning("run %s: cannot fold the journal yet: %s", self.run.root, error)
                 self.fold_at = FOLD_AT
             else:
-                own = snapshot.own_rows(now.content, self.name)
+                own = now.own_rows(self.name)
                 for name, nrows in counted.items():
                     table, lost = self.tables[name], nrows - own.get(name, 0)
                     if lost > 0:  # the disk lost some
@@ -712,7 +712,7 @@ class RunWriter:
 
         now = None if self._journals_left() else snapshot.read(self.run, rows=False)
         adopt = self.rank is None
-        folds = now is None or bool(now.missing) or (adopt and bool(snapshot.uncounted_rows(now.content)))
+        folds = now is None or bool(now.missing) or (adopt and bool(now.uncounted_rows()))
         if folds and not self._others_live():
             now = None
             try:
@@ -728,7 +728,7 @@ class RunWriter:
         from cox.storage import snapshot
 
         now = now or snapshot.read(self.run, rows=False, own=self.journal)
-        own = snapshot.own_rows(now.content, self.name)
+        own = now.own_rows(self.name)
         for name, table in now.tables.items():
             schema = self._with_rank(name, table.schema)
             self.tables[name] = TableState(self, name, schema, own.get(name, 0), in_run=True)
@@ -762,23 +762,16 @@ class RunWriter:
 
         Another program put files of another life in the place of its own, or another rank began anew.
         """
-        from cox.storage import snapshot
-
         self.journal.next_seq = self._go_on_after(now)
         self._session.run_id = self.run_id
-        own = snapshot.own_rows(now.content, self.name)
+        own = now.own_rows(self.name)
         for name, table in self.tables.items():
             table.nrows, table.in_run = own.get(name, 0), name in now.tables
 
     def _logged_before(self, now: Snapshot) -> dict[int | None, int]:
         """How many rows of metadata this process has written before, by rank."""
-        from cox.storage.snapshot import own_rows
-
         ranks = (self.rank,) if self.rank else (None, 0)
-        rows = {
-            rank: own_rows(now.content, layout.writer_name(rank)).get(layout.METADATA_TABLE, 0)
-            for rank in ranks
-        }
+        rows = {rank: now.own_rows(layout.writer_name(rank)).get(layout.METADATA_TABLE, 0) for rank in ranks}
         return {rank: count for rank, count in rows.items() if count}
 
     def _sweep(self) -> None:

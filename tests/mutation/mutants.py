@@ -163,7 +163,7 @@ MUTANTS = [
     Mutant(
         "rows of another program are the run's own before others follow them",
         "cox/storage/fold.py",
-        "    adopted = adopt and snapshot.adopt_rows(now.content)\n",
+        "    adopted = adopt and ownership.adopt_rows(now.content)\n",
         "    adopted = False\n",
         f"{TROUBLES}/test_types.py::test_nrows_counts_rows_that_another_program_appended",
     ),
@@ -271,7 +271,7 @@ MUTANTS = [
     ),
     Mutant(
         "a lost row does not count",
-        "cox/storage/snapshot.py",
+        "cox/storage/replay.py",
         '        state["rows"].update({name: settled.get(name, 0) for name in state["rows"]})\n',
         "        counted = dict(state['rows'])\n",
         f"{UNIT}/test_journal.py::test_rows_that_were_lost_do_not_count",
@@ -428,7 +428,7 @@ MUTANTS = [
     ),
     Mutant(
         "a sole writer's own `rank`, before ranks wrote",
-        "cox/storage/snapshot.py",
+        "cox/storage/replay.py",
         "        if not ranked:  # so all that was there is the sole writer's\n",
         "        if False:\n",
         f"{TROUBLES}/test_ranks.py::"
@@ -436,14 +436,14 @@ MUTANTS = [
     ),
     Mutant(
         "a sole writer's own `rank`, beside ranks",
-        "cox/storage/snapshot.py",
-        "whole.parts.append(_without_rank(part) if ranked else part)",
+        "cox/storage/replay.py",
+        "whole.parts.append(without_rank(part) if ranked else part)",
         "whole.parts.append(part)",
         f"{TROUBLES}/test_ranks.py::test_a_sole_writer_beside_ranks_is_told_apart_before_and_after_a_fold",
     ),
     Mutant(
         "a table that no rank wrote has no ranks",
-        "cox/storage/snapshot.py",
+        "cox/storage/ownership.py",
         'state["rows"].get(table, 0) > 0 for',
         "True for",
         f"{TROUBLES}/test_ranks.py::test_a_column_rank_of_a_table_that_no_rank_wrote_is_the_users_own",

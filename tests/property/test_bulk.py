@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cox.storage import hdf5, journal, snapshot
+from cox.storage import hdf5, journal, replay, snapshot
 from cox.storage.journal import columnar
 
 EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "60"))
@@ -236,7 +236,7 @@ def check_both_ways(folded: list[bytes], data: bytes) -> bool:
     fast = journal.parse(data, PATH, "main", SALT, read_rows=columnar.read)
     want = told(snapshot.replay(copy.deepcopy(content), [slow]))
     with pytest.MonkeyPatch.context() as patch:
-        calls = counted(patch, snapshot._Replay, "_apply_records")
+        calls = counted(patch, replay.Replay, "_apply_records")
         assert told(snapshot.replay(copy.deepcopy(content), [fast])) == want
     for rows, tables in ((False, None), (True, ["t"])):
         some = told(snapshot.replay(copy.deepcopy(content), [slow], rows=rows, tables=tables))

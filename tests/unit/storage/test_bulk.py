@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import cox
-from cox.storage import hdf5, journal, layout, snapshot
+from cox.storage import hdf5, journal, layout, replay, snapshot
 from cox.storage.journal import columnar, format, reading
 
 HEADER = 64  # bytes
@@ -60,7 +60,7 @@ def test_a_long_journal_is_read_by_columns_and_tells_the_same(
     counting = Counting(format.decode)
     monkeypatch.setattr(format, "decode", counting)
     monkeypatch.setattr(reading, "decode", counting)
-    monkeypatch.setattr(snapshot._Replay, "_apply_records", None)
+    monkeypatch.setattr(replay.Replay, "_apply_records", None)
     assert told(parse(live, live[0], fast=True)) == want
     assert counting.calls < ROWS / 20, "hardly a record by itself"
 
