@@ -48,12 +48,14 @@ import pickle
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 # `with` blocks of this package pass through contextlib
 _NOT_THE_PROGRAM = (str(Path(__file__).parent), contextlib.__file__)
+#: How many names an error lists, and how much of each.
+_MOST_NAMES, _MOST_OF_A_NAME = 20, 100
 
 
 class CoxError(Exception):
@@ -256,12 +258,49 @@ def in_python(text: str) -> str:
     return "" if _options.get() else text
 
 
-def did_you_mean(wanted: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that is not known: which one may have been meant, if any."""
+def unknown(
+    what: str, name: object, known: Iterable[object], where: str = "", *, spell: Callable[[str], str] = repr
+) -> str:
+    """Return a sentence about a name that is not known: which names there are, and which one may be meant.
+
+    Args:
+        what: The sentence up to the name, such as "table 't' has no column".
+        name: The name.
+        known: Those there are.
+        where: What follows the name, such as " in runs/a".
+        spell: How a name is written.
+    """
+    text = name if isinstance(name, str) else repr(name)
+    return f"{what} {_cut(spell(text))}{where}; {there_are(known, text, spell=spell)}"
+
+
+def there_are(known: Iterable[object], wanted: str = "", *, spell: Callable[[str], str] = repr) -> str:
+    """Return the names there are, or some of very many, and which one may be meant.
+
+    Args:
+        known: The names.
+        wanted: What was given in place of one.
+        spell: How a name is written.
+    """
     import difflib
 
-    close = difflib.get_close_matches(wanted, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    names = list(known)
+    if not names:
+        return "there are none"
+    listed = ", ".join(
+        _cut(spell(str(name)) if isinstance(name, str) else repr(name)) for name in names[:_MOST_NAMES]
+    )
+    more = len(names) - _MOST_NAMES
+    rest = f" and {more:,} more" if more > 0 else ""
+    close = difflib.get_close_matches(wanted, map(str, names), n=1)
+    hint = f"; did you mean {_cut(spell(close[0]))}?" if close else ""
+    return f"there are [{listed}]{rest}{hint}"
+
+
+def _cut(text: str) -> str:
+    """A very long text without its middle: both ends of a name tell it apart."""
+    half = _MOST_OF_A_NAME // 2
+    return text if len(text) <= _MOST_OF_A_NAME else f"{text[:half]}…{text[-half:]}"
 
 
 def warn(message: str, category: type[CoxWarning]) -> None:

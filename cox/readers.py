@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cox.collection.runs import Directory, ExpFilter, Runs, by_table
-from cox.errors import CompareError, ReadOnlyError
+from cox.errors import CompareError, ReadOnlyError, there_are
 from cox.extras import needed
 from cox.metadata import METADATA
 from cox.store import Store
@@ -291,7 +291,7 @@ class CollectionReader:
         reductions = [reduce] if isinstance(reduce, str) else list(reduce)
         unknown = [how for how in reductions if how not in overview.REDUCTIONS]
         if unknown:
-            raise CompareError(f"reduce={unknown[0]!r}: choose from {', '.join(overview.REDUCTIONS)}")
+            raise CompareError(f"reduce={unknown[0]!r}: {there_are(overview.REDUCTIONS, str(unknown[0]))}")
         source = self.source
         found = source.parameters(source.chosen(exp_filter, params))
         known = source.tables_of(found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cox.errors import ColumnNotFoundError, CompareError, argument, did_you_mean
+from cox.errors import ColumnNotFoundError, CompareError, argument, unknown
 from cox.objects.unreadable import Unreadable
 from cox.schema import shown
 from cox.storage.layout import EXP_ID
@@ -243,8 +243,7 @@ def order(value: Any) -> tuple[int, Any]:
 
 def not_found(what: str, name: str, known: Sequence[str]) -> ColumnNotFoundError:
     """The error for a name that is not there."""
-    there = f"there are {sorted(known)}" if known else "there are none"
-    return ColumnNotFoundError(f"no {what} {name!r}; {there}{did_you_mean(str(name), known)}")
+    return ColumnNotFoundError(unknown(f"there is no {what}", name, sorted(known)))
 
 
 def named_runs(runs: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from cox import steps
 from cox.analysis.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
 from cox.analysis.statistics import Array, as_numbers, by_run, check_level, half_width
 from cox.display.text import printable
-from cox.errors import CompareError, argument
+from cox.errors import CompareError, argument, there_are
 from cox.extras import needed
 from cox.storage import fs
 
@@ -313,7 +313,7 @@ def _check(
     smooth: float,
 ) -> None:
     if band not in BANDS:
-        raise CompareError(f"{argument('band', band)}: there are {list(BANDS)}")
+        raise CompareError(f"{argument('band', band)}: {there_are(BANDS, str(band))}")
     if log not in ("", "x", "y", "xy"):
         raise CompareError(f"{argument('log', log)}: there are '', 'x', 'y' and 'xy'")
     if bins is not None and bins < 1:

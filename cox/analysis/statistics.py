@@ -27,7 +27,7 @@ from cox.analysis.parameters import (
     not_found,
     uncovered,
 )
-from cox.errors import CompareError, argument
+from cox.errors import CompareError, argument, there_are
 from cox.extras import needed
 from cox.storage.layout import EXP_ID
 
@@ -271,7 +271,7 @@ def _check(grouping: Sequence[str], varying: Sequence[str], interval: str, level
             "or averaged"
         )
     if interval not in INTERVALS:
-        raise CompareError(f"{argument('interval', interval)}: there are {list(INTERVALS)}")
+        raise CompareError(f"{argument('interval', interval)}: {there_are(INTERVALS, interval)}")
     check_level(level)
 
 
@@ -282,7 +282,9 @@ def _reduced(
     import pandas as pd
 
     if isinstance(reduce, str) and reduce not in _REDUCTIONS:
-        raise CompareError(f"{argument('reduce', reduce)}: there are {list(_REDUCTIONS)}, or pass a function")
+        raise CompareError(
+            f"{argument('reduce', reduce)}: pass a function, or a name; {there_are(_REDUCTIONS, reduce)}"
+        )
     values, missing = as_numbers(rows, metric)
     found, with_nan = {}, []
     for run, positions in by_run(rows, ~missing).items():

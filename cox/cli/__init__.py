@@ -18,7 +18,7 @@ import click
 
 from cox import errors
 from cox.cli import terminal
-from cox.errors import CoxError, did_you_mean
+from cox.errors import CoxError, unknown
 from cox.version import __version__
 
 #: What stands in `cox --help`: a line for each command, so that none has to be imported for it.
@@ -77,7 +77,7 @@ class Commands(click.Group):
         """Find the command that was called, or tell which one may have been meant."""
         name = args[0]
         if name not in self.list_commands(ctx) and not name.startswith("-"):
-            ctx.fail(f"there is no command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+            ctx.fail(unknown("there is no command", name, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cox.display.grid import Column, Grid
-from cox.errors import ColumnNotFoundError, did_you_mean
+from cox.errors import ColumnNotFoundError, unknown
 from cox.schema import FILE_KINDS
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def names_of(table: TableData, wanted: Sequence[str] | None) -> list[str]:
     known = list(table.schema.names())
     for name in wanted or ():
         if name not in known:
-            hint = did_you_mean(name, known)
-            raise ColumnNotFoundError(f"table {table.name!r} has no column {name!r}; it has {known}{hint}")
+            raise ColumnNotFoundError(unknown(f"table {table.name!r} has no column", name, known))
     return known if wanted is None else list(wanted)
 
 
@@ -38,7 +37,7 @@ def rows_at(table: TableData, names: Iterable[str], at: slice | Array) -> list[R
 def _cells(table: TableData, name: str, at: slice | Array) -> list[Any]:
     column = table.schema.get(name)
     if column is None:
-        raise ColumnNotFoundError(f"table {table.name!r} has no column {name!r}")
+        raise ColumnNotFoundError(unknown(f"table {table.name!r} has no column", name, table.schema.names()))
     values, missing = table.column(column)
     found: list[Any] = values[at].tolist()
     if column.kind == "object" or column.kind in FILE_KINDS:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cox.collection.blocks import Block
-from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, did_you_mean
+from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, unknown
 from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of
 from cox.storage.layout import EXP_ID
@@ -263,7 +263,7 @@ def refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> Non
     """
     for name in names:
         if name not in known:
-            raise ColumnNotFoundError(f"{what} {name!r}; there are {list(known)}{did_you_mean(name, known)}")
+            raise ColumnNotFoundError(unknown(what, name, known))
 
 
 def object_columns(schemas: Iterable[Schema], kept: frozenset[str]) -> list[str]:

@@ -15,7 +15,7 @@ from cox.collection.naming import shortening
 from cox.display import times
 from cox.display.grid import DECORATION, PINNED, Column, Grid
 from cox.display.text import briefly
-from cox.errors import ColumnNotFoundError, did_you_mean
+from cox.errors import ColumnNotFoundError, unknown
 
 if TYPE_CHECKING:
     from cox.collection.runs import Runs
@@ -200,9 +200,7 @@ def full_name(wanted: str, known: Sequence[str]) -> str:
         return ends[0]
     if ends:
         raise ColumnNotFoundError(f"there are several columns {wanted!r}: {', '.join(ends)}")
-    raise ColumnNotFoundError(
-        f"there is no column {wanted!r}; there are {', '.join(known)}{did_you_mean(wanted, known)}"
-    )
+    raise ColumnNotFoundError(unknown("there is no column", wanted, known))
 
 
 def _known(runs: Sequence[Run]) -> dict[str, Callable[[Run], Any]]:

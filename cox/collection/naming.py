@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cox.display.text import ELLIPSIS, printable
-from cox.errors import RunNameError, RunNotFoundError
+from cox.errors import RunNameError, RunNotFoundError, there_are
 
 #: How many runs an error names.
 _MOST_NAMED = 5
@@ -70,11 +69,7 @@ def resolve(wanted: str, names: Sequence[str], typed: str) -> str:
     if meant:
         verb = "are shown as" if wanted in _forms(meant[0]) else "begin with"
         raise RunNameError(f"{len(meant)} runs {verb} {typed}: {some(meant)}")
-    if not names:
-        raise RunNotFoundError(f"there is no run {typed}, nor any other there")
-    close = difflib.get_close_matches(wanted, names, n=3)
-    hint = f"did you mean {' or '.join(map(quoted, close))}?" if close else f"there are {some(names)}"
-    raise RunNotFoundError(f"there is no run {typed}; {hint}")
+    raise RunNotFoundError(f"there is no run {typed}; {there_are(names, wanted, spell=quoted)}")
 
 
 def shown_as(wanted: str, names: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from cox.errors import (
     RunNotFoundError,
     TableNotFoundError,
     argument,
-    did_you_mean,
+    unknown,
     warn,
 )
 from cox.metadata import METADATA, RunParameters, decoded
@@ -117,8 +117,8 @@ class Runs:
             RunNotFoundError: There is no run of that name.
         """
         if name not in self._places:
-            hint = did_you_mean(name, self.names)
-            raise RunNotFoundError(f"there is no run {name!r} among {len(self)} in {self.directory}{hint}")
+            where = f" among {len(self)} in {self.directory}"
+            raise RunNotFoundError(unknown("there is no run", name, self.names, where))
         folder, key = self._places[name]
         archive = self._archives.get(folder)
         return layout.RunLayout(Path(folder, key)) if archive is None else archive.layout(key)
@@ -312,10 +312,7 @@ class Runs:
             raise TableNotFoundError(
                 f"no table {table!r}: none of the {len(self)} runs in {self.directory} has a table"
             )
-        raise TableNotFoundError(
-            f"no run in {self.directory} has a table {table!r}; there are {sorted(seen)}"
-            f"{did_you_mean(table, seen)}"
-        )
+        raise TableNotFoundError(unknown(f"no run in {self.directory} has a table", table, sorted(seen)))
 
     # --- On the way to a Parquet dataset
 

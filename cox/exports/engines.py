@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cox.analysis.parameters import Stored
 from cox.collection import shapes
 from cox.collection.shapes import Shape
-from cox.errors import PredicateError, TableNotFoundError
+from cox.errors import PredicateError, TableNotFoundError, there_are
 from cox.extras import needed
 from cox.objects.unreadable import Unreadable
 from cox.storage.layout import EXP_ID
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _LISTING = re.compile(
     r"(?<!\w)(show|describe|information_schema|duckdb_\w+|sqlite_master)(?!\w)", re.IGNORECASE
 )
+#: What DuckDB says of a table that it does not know.
+_UNKNOWN = re.compile("with name (.+) does not exist")
 
 
 def to_polars(table: Any) -> Any:
@@ -113,7 +115,9 @@ def sql(
             answer: pd.DataFrame = found.df()
         except duckdb.CatalogException as error:
             what = str(error).partition("\n")[0]
-            raise TableNotFoundError(f"{what} There are {sorted(tables)}") from error
+            unknown = _UNKNOWN.search(what)
+            known = there_are(sorted(tables), "" if unknown is None else unknown[1])
+            raise TableNotFoundError(f"{what.rstrip('!')}; {known}") from error
         except duckdb.Error as error:
             raise PredicateError(str(error)) from error
     return answer

@@ -37,6 +37,7 @@ from cox.errors import (
     StorageError,
     StorageWarning,
     TableNotFoundError,
+    unknown,
     warn,
 )
 from cox.objects.trust import Place, Trust, adopt
@@ -223,9 +224,7 @@ class Store:
         """
         found = self.tables.get(table_id)
         if found is None:
-            raise TableNotFoundError(
-                f"run {self.path} has no table {table_id!r}; it has {list(self._tables)}"
-            )
+            raise TableNotFoundError(unknown(f"run {self.path} has no table", table_id, self._tables))
         return found
 
     def __getitem__(self, table_id: str) -> Table:

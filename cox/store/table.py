@@ -17,6 +17,7 @@ from cox.errors import (
     RewindError,
     RowError,
     StorageError,
+    unknown,
     warn,
 )
 from cox.objects import codec
@@ -336,8 +337,8 @@ class Table:
                 f"table {self.name!r}: a row is a mapping of column names to values, not {shown(data)}; "
                 f"the columns are {list(schema.names())}"
             )
-        if unknown := [name for name in row if name not in schema]:
-            raise RowError(f"table {self.name!r} has no column {unknown}; it has {list(schema.names())}")
+        if others := [name for name in row if name not in schema]:
+            raise RowError(unknown(f"table {self.name!r} has no column", others[0], schema.names()))
         cells: dict[str, Any] = {}
         try:
             for name, value in row.items():
@@ -496,9 +497,7 @@ class Table:
         """Refuse a column that cannot count steps."""
         known = self._columns.get(column)
         if known is None:
-            raise RewindError(
-                f"table {self.name!r} has no column {column!r}; it has {list(self._columns.names())}"
-            )
+            raise RewindError(unknown(f"table {self.name!r} has no column", column, self._columns.names()))
         if known.kind not in ("int", "float", "bool"):
             raise RewindError(
                 f"table {self.name!r}: column {column!r} ({type_name(known.type)}) cannot count steps"

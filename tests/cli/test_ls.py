@@ -133,7 +133,7 @@ def test_columns(sweep: Path, call: Call) -> None:
     done = call("ls", sweep, "--columns", "acc,lr", "-n", 1)
     assert done.stdout.splitlines()[0] == "id,results.acc,lr"
     wrong = call("ls", sweep, "--columns", "los", status=1)
-    assert wrong.stderr.startswith("Error: there is no column 'los'; there are id, state,")
+    assert wrong.stderr.startswith("Error: there is no column 'los'; there are ['id', 'state',")
     assert wrong.stderr.endswith("did you mean 'loss'?\n") or "loss" in wrong.stderr
     assert "no column" in call("ls", sweep, "--sort", "nothing", status=1).stderr
 

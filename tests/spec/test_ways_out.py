@@ -492,7 +492,7 @@ def test_runs_params_and_wide(runs: Path) -> None:
         assert reader.wide("results", reduce="max").columns.tolist() == [
             *("lr", "seed", "arch", "results.step.max", "results.loss.max")
         ]
-        with pytest.raises(CompareError, match="'mode'.*last, min, max"):
+        with pytest.raises(CompareError, match="'mode'.*'last', 'min', 'max'"):
             reader.wide(reduce="mode")
         with pytest.raises(TableNotFoundError, match="'reslts'.*'results'"):
             reader.wide("reslts")

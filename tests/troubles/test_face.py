@@ -90,7 +90,7 @@ def test_a_run_by_the_beginning_of_its_name(runs: Path) -> None:
         assert reader.run("3f2a9c41-2").exp_id == UUIDS[2]
         with pytest.raises(RunNameError, match="4 runs begin with '3f2a'"):
             reader.run("3f2a")
-        with pytest.raises(RunNotFoundError, match="there is no run 'x' in .*there are 3f2a9c41-0"):
+        with pytest.raises(RunNotFoundError, match=r"there is no run 'x' in .*there are \[3f2a9c41-0"):
             reader.run("x")
 
 

@@ -326,7 +326,7 @@ def test_other_tables_and_missing_steps_stay(out: Path) -> None:
         assert len(store["u"].df) == 1
         with pytest.raises(RewindError, match="cannot count steps"):
             store.rewind("t", step=1, column="name")
-        with pytest.raises(RewindError, match=r"has no column 'epoch'; it has \['step', 'name'"):
+        with pytest.raises(RewindError, match=r"has no column 'epoch'; there are \['step', 'name'"):
             store.rewind("t", step=1, column="epoch")
         with pytest.raises(RewindError, match="0 of its own.*step= for the rows of all processes"):
             store.rewind("t", nrows=1)

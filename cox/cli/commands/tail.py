@@ -16,7 +16,7 @@ from cox.cli.rows import Row
 from cox.cli.runs import find
 from cox.collection.naming import shown_as, some
 from cox.display.text import cut, padded, printable, text, width
-from cox.errors import RunNotFoundError, TableNotFoundError, did_you_mean
+from cox.errors import RunNotFoundError, TableNotFoundError, unknown
 
 if TYPE_CHECKING:
     from cox.storage.columns import Array, TableData
@@ -109,9 +109,7 @@ def _no_table(asked: str | None, now: Snapshot, run: RunLayout) -> str:
     if asked is None:
         only = " but its metadata" if _METADATA in now.tables else ""
         return f"run {run.root} has no table{only}; -f waits for one"
-    return (
-        f"run {run.root} has no table {asked!r}; it has {list(now.tables)}{did_you_mean(asked, now.tables)}"
-    )
+    return unknown(f"run {run.root} has no table", asked, now.tables)
 
 
 # --- Following

@@ -20,7 +20,7 @@ from cox.errors import (
     DamagedError,
     FormatVersionError,
     ViewError,
-    did_you_mean,
+    unknown,
     warn,
 )
 from cox.objects.trust import Trust
@@ -138,10 +138,10 @@ class TableEvents(Scratch):
         lacking = [table for table in self.tables if table not in self._known] if shown else []
         is_running = lacking and any(status_of(one.run).state == RUNNING for one in shown)
         for table in lacking:
-            known = f"there are {sorted(self._known)}{did_you_mean(table, self._known)}"
+            known = sorted(self._known)
             if not is_running:
-                raise ViewError(f"--from-tables: no run has a table {table!r}; {known}")
-            warn(f"no run has a table {table!r} yet; {known}", CollectionWarning)
+                raise ViewError(unknown("--from-tables: no run has a table", table, known))
+            warn(unknown("no run has a table", table, known, " yet"), CollectionWarning)
 
     def _update(self, one: Shown) -> None:
         run, name = one.run, one.exp_id

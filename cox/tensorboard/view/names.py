@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cox.display.text import digest, printable
-from cox.errors import ViewError, did_you_mean
+from cox.errors import ViewError, unknown
 
 #: How long a file name may be, in bytes.
 _NAME_BYTES = 255
@@ -148,4 +148,4 @@ def tag(table: str, column: str) -> str:
 
 def no_parameter(option: str, param: str, known: Sequence[str]) -> str:
     """What to say of a parameter that no run has."""
-    return f"{option}: there is no parameter {param!r}; there are {known}{did_you_mean(param, known)}"
+    return unknown(f"{option}: there is no parameter", param, known)

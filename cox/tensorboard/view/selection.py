@@ -13,7 +13,7 @@ from typing import Any
 
 from cox import metadata, predicates
 from cox.analysis.parameters import identity
-from cox.errors import CollectionWarning, CoxError, PredicateError, ViewError, did_you_mean, warn
+from cox.errors import CollectionWarning, CoxError, PredicateError, ViewError, unknown, warn
 from cox.objects.trust import Trust
 from cox.objects.unreadable import Unreadable
 from cox.schema import Column
@@ -138,8 +138,11 @@ class Selection:
             self._check_empty(wait=wait)
         if not runs and self._needs_params and not (wait and self._table == metadata.METADATA):
             raise ViewError(
-                f"--metadata-table: no run in {self._logdir} has a row in a table {self._table!r}; "
-                f"there are {sorted(self._tables)}{did_you_mean(self._table, self._tables)}"
+                unknown(
+                    f"--metadata-table: no run in {self._logdir} has a row in a table",
+                    self._table,
+                    sorted(self._tables),
+                )
             )
         if not runs and wait:
             return self._shown(runs)[1]

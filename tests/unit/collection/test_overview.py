@@ -181,7 +181,7 @@ def test_wide_has_what_became_of_each_metric(sweep: Path) -> None:
         "results.loss.max",
     ]
     assert reader.wide(params={"lr": 0.2}).index.tolist() == ["b"]
-    with pytest.raises(CompareError, match="'mean'.*last, min, max"):
+    with pytest.raises(CompareError, match="'mean'.*'last', 'min', 'max'"):
         reader.wide(reduce=["mean"])
     with pytest.raises(TableNotFoundError, match="result.*results"):
         reader.wide(["result"])
