@@ -17,6 +17,12 @@ from cox.storage.columns import Array, TableData, decode_text, dtype_of, has_inn
 _MOST_APART = 50
 # what this pandas makes of text by itself: `str` since pandas 3, object before
 _TEXT = str(pd.Series(["text"]).dtype)
+#: How pandas holds numbers of which some are missing.
+NULLABLE: dict[str, Any] = {
+    "float": pd.arrays.FloatingArray,
+    "int": pd.arrays.IntegerArray,
+    "bool": pd.arrays.BooleanArray,
+}
 
 
 def to_frame(
@@ -47,7 +53,7 @@ def to_frame(
             columns[column.name] = text(values, missing)
         else:
             values, missing = table.column(column)
-            if optional_as_nan and column.kind == "float" and not column.nullable and missing is not None:
+            if optional_as_nan and column.traits.has_nan and not column.nullable and missing is not None:
                 values, missing = np.where(missing, np.nan, values), None
             columns[column.name] = series(column, values, missing)
     for name, values in (last or {}).items():
@@ -123,5 +129,4 @@ def repeated(names: Sequence[str], lengths: Array) -> Any:
 
 
 def _masked(kind: str, values: Array, mask: Array) -> Any:
-    made = {"float": pd.arrays.FloatingArray, "int": pd.arrays.IntegerArray, "bool": pd.arrays.BooleanArray}
-    return made[kind](np.array(values, dtype=dtype_of(kind)), mask)
+    return NULLABLE[kind](np.array(values, dtype=dtype_of(kind)), mask)

@@ -13,7 +13,7 @@ from cox.errors import CoxError
 from cox.objects import codec, unreadable
 from cox.objects.trust import Trust, place_of
 from cox.objects.unreadable import Unreadable
-from cox.schema import OBJECT_KINDS, Column, shown
+from cox.schema import Column, shown
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -63,17 +63,17 @@ class RunParameters(Mapping[str, Any]):
         if name in inner:
             return isinstance(inner[name], (bool, int, float, str, type(None)))
         column, _ = self._cells.get(name, (None, None))
-        return column is None or column.kind not in OBJECT_KINDS
+        return column is None or not column.traits.is_object
 
     def digest(self, name: str) -> str | None:
         """SHA-256 of a parameter as it is stored, in hex; None for what is not an object of its own."""
         column, cell = self._cells.get(name, (None, None))
-        if column is None or cell is None or column.kind not in OBJECT_KINDS or name in self._unfolded:
+        if column is None or cell is None or not column.traits.is_object or name in self._unfolded:
             return None
         value = self._value(name)
         if isinstance(value, Unreadable):
             return value.digest
-        if column.kind == "object":
+        if column.traits.in_cell:
             return unreadable.digest_of_text(cell)
         payload = self._payload(cell)
         return None if payload is None else unreadable.digest_of_bytes(payload)
@@ -124,7 +124,7 @@ def stand_in(column: Column, cell: str, run: layout.RunLayout | None, reason: st
         run: The run, for what is stored in files.
         reason: Why it cannot be.
     """
-    if column.kind == "object":
+    if column.traits.in_cell:
         return unreadable.of_text(cell, reason)
     payload = _payload(cell, run)
     if payload is None:
@@ -182,9 +182,9 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: Trust, tabl
     """
     if cell is None:
         return None
-    if column.kind == "object":
+    if column.traits.in_cell:
         return codec.from_text(cell, trust, place_of(run, table, column.name))
-    if column.kind == "pickle":
+    if column.traits.is_rebuilt:
         path = run.objects_dir / Path(cell).name
         return codec.read_pickle(path, trust, place_of(run, table, column.name))
     return cell

@@ -21,26 +21,54 @@ PYTORCH_STATE = "__pytorch_state__"
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
-#: What each kind of column is called on disk, and what a user writes for it.
-KINDS: dict[str, Any] = {
-    "float": float,
-    "int": int,
-    "str": str,
-    "bool": bool,
-    "object": OBJECT,
-    "pickle": PICKLE,
-    "pytorch_state": PYTORCH_STATE,
-}
-#: Kinds whose cells are text that stands for an object.
-OBJECT_KINDS = frozenset({"object", "pickle", "pytorch_state"})
-#: Kinds whose objects lie in files of their own, named by the cell.
-FILE_KINDS = frozenset({"pickle", "pytorch_state"})
-
-_KIND_OF = {given: kind for kind, given in KINDS.items()}
 _NUMPY_PREFIXES = (("float", "float"), ("int", "int"), ("uint", "int"), ("bool", "bool"))
 _ALLOWED = "float, int, str, bool, each of them also as `| None`, and cox.store.OBJECT, PICKLE, PYTORCH_STATE"
 _RANGE = f"an int from {INT_MIN} to {INT_MAX}"
-_WANTED = {"float": "a number", "int": _RANGE, "bool": "a truth value", "str": "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What holds for all columns of one kind. What only one format needs stands in that format's module.
+
+    Attributes:
+        name: What the kind is called on disk.
+        given: What a user writes for it in a schema.
+        cell: The Python type of its cells, which need no conversion on their way to disk.
+        dtype: numpy's name for the dtype of its values in memory.
+        filler: What stands in these where a cell is missing.
+        convert: Makes a cell of a value; None for objects, which are encoded instead.
+        wanted: What a value must be, for a message.
+        most: The largest value, where there is one that the cell's type can exceed.
+        is_number: Whether its values count as numbers, truth values among them: of two such kinds,
+            the wider one is float.
+        is_measure: Whether a run can be compared by its values: numbers, but not truth values.
+        has_nan: Whether nan is a value, and not what pandas shows for a missing one.
+        is_object: Whether a cell is text that stands for an object …
+        in_file: … which lies in a file of its own, named by the cell …
+        by_torch: … that torch writes …
+        is_rebuilt: … and which is shown in the place of its cell where many runs are read.
+    """
+
+    name: str
+    given: Any
+    cell: type
+    dtype: str
+    filler: Any
+    convert: Callable[[Any], Conversion] | None = None
+    wanted: str = "an object"
+    most: int | None = None
+    is_number: bool = False
+    is_measure: bool = False
+    has_nan: bool = False
+    is_object: bool = False
+    in_file: bool = False
+    by_torch: bool = False
+    is_rebuilt: bool = False
+
+    @property
+    def in_cell(self) -> bool:
+        """Whether the cell is text that holds an object itself."""
+        return self.is_object and not self.in_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +82,18 @@ class Column:
     @property
     def type(self) -> Any:
         """The type as a user writes it in a schema."""
-        given = KINDS[self.kind]
+        given = self.traits.given
         return given | None if self.nullable and isinstance(given, type) else given
+
+    @property
+    def traits(self) -> Kind:
+        """What holds for its kind."""
+        return KINDS[self.kind]
 
     @property
     def exact_type(self) -> Any:
         """The Python type whose values need no conversion on their way to disk."""
-        return str if self.kind in OBJECT_KINDS else KINDS[self.kind]
+        return self.traits.cell
 
     @classmethod
     def declare(cls, name: Any, given: Any, *, table: str) -> Column:
@@ -75,7 +108,7 @@ class Column:
             raise SchemaError(f"table {table!r}: the column name {name!r} is not valid unicode")
         inner, nullable = _unwrap_optional(given)
         kind = kind_of(inner)
-        if kind is None or (nullable and kind in OBJECT_KINDS):
+        if kind is None or (nullable and KINDS[kind].is_object):
             raise SchemaError(
                 f"table {table!r}, column {name!r}: {given!r} is no column type; use one of {_ALLOWED}"
             )
@@ -262,7 +295,7 @@ def convert(value: Any, column: Column, *, table: str) -> Conversion:
     if column.nullable and is_missing(value, column.kind):
         return Conversion(None, lossy=False)
     try:
-        return _CONVERTERS[column.kind](value)
+        return _converter(column)(value)
     except Exception as error:
         optional = f"{type_name(column.type)} | None"
         remedy = (
@@ -271,7 +304,7 @@ def convert(value: Any, column: Column, *, table: str) -> Conversion:
             else ""
         )
         raise RowError(
-            f"table {table!r}, column {column.name!r}: {shown(value)} is not {_WANTED[column.kind]} "
+            f"table {table!r}, column {column.name!r}: {shown(value)} is not {column.traits.wanted} "
             f"(the column is {type_name(column.type)}: {shown(error, str)}){remedy}"
         ) from error
 
@@ -288,7 +321,7 @@ def is_missing(value: Any, kind: str) -> bool:
         "numpy",
         "float",
     )
-    return kind != "float" and is_float and bool(value != value)
+    return not KINDS[kind].has_nan and is_float and bool(value != value)
 
 
 def as_number(value: Any) -> int | float | None:
@@ -383,9 +416,62 @@ def _differs(made: float, plain: Any) -> bool:
     return bool(made != plain) and bool(plain == plain)
 
 
-_CONVERTERS: dict[str, Callable[[Any], Conversion]] = {
-    "float": _to_float,
-    "int": _to_int,
-    "bool": _to_bool,
-    "str": _to_str,
-}
+def _converter(column: Column) -> Callable[[Any], Conversion]:
+    convert = column.traits.convert
+    if convert is None:
+        raise TypeError("objects are encoded, and not converted")
+    return convert
+
+
+_EVERY_KIND = (
+    Kind(
+        "float",
+        float,
+        float,
+        dtype="float64",
+        filler=0.0,
+        convert=_to_float,
+        wanted="a number",
+        is_number=True,
+        is_measure=True,
+        has_nan=True,
+    ),
+    Kind(
+        "int",
+        int,
+        int,
+        dtype="int64",
+        filler=0,
+        convert=_to_int,
+        wanted=_RANGE,
+        most=INT_MAX,
+        is_number=True,
+        is_measure=True,
+    ),
+    Kind("str", str, str, dtype="object", filler="", convert=_to_str, wanted="text"),
+    Kind(
+        "bool",
+        bool,
+        bool,
+        dtype="bool",
+        filler=False,
+        convert=_to_bool,
+        wanted="a truth value",
+        is_number=True,
+    ),
+    Kind("object", OBJECT, str, dtype="object", filler="", is_object=True, is_rebuilt=True),
+    Kind("pickle", PICKLE, str, dtype="object", filler="", is_object=True, in_file=True, is_rebuilt=True),
+    Kind(
+        "pytorch_state",
+        PYTORCH_STATE,
+        str,
+        dtype="object",
+        filler="",
+        is_object=True,
+        in_file=True,
+        by_torch=True,
+    ),
+)
+#: Every kind of column, by its name on disk.
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _EVERY_KIND}
+_KIND_OF = {kind.given: kind.name for kind in _EVERY_KIND}

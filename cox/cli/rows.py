@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from cox.display.grid import Column, Grid
 from cox.errors import ColumnNotFoundError, unknown
-from cox.schema import FILE_KINDS
 
 if TYPE_CHECKING:
     from cox.storage.columns import Array, TableData
@@ -40,7 +39,7 @@ def _cells(table: TableData, name: str, at: slice | Array) -> list[Any]:
         raise ColumnNotFoundError(unknown(f"table {table.name!r} has no column", name, table.schema.names()))
     values, missing = table.column(column)
     found: list[Any] = values[at].tolist()
-    if column.kind == "object" or column.kind in FILE_KINDS:
+    if column.traits.is_object:
         found = [f"<{column.kind}>"] * len(found)
     if missing is not None:
         found = [None if gone else value for value, gone in zip(found, missing[at].tolist(), strict=True)]

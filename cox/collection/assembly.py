@@ -11,7 +11,7 @@ import numpy as np
 
 from cox.collection.blocks import Block
 from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, unknown
-from cox.schema import KINDS, OBJECT_KINDS, Column, Schema, type_name
+from cox.schema import KINDS, Column, Kind, Schema, type_name
 from cox.storage.columns import Array, TableData, mask_of, values_of
 from cox.storage.layout import EXP_ID
 from cox.storage.schemas import widened
@@ -86,7 +86,7 @@ class Collected:
             CompareError: Names the runs.
         """
         kinds = {kind for kind, _ in self._kinds(name)}
-        if "str" in kinds and len(kinds) > 1:
+        if len(kinds) > 1 and any(_is_text(KINDS[kind]) for kind in kinds):
             raise CompareError(
                 f"the column {name!r} of table {self.table!r} is not a number in all runs. "
                 f"{self._told_kinds(name)}; leave those runs out by {argument('params')}"
@@ -111,10 +111,8 @@ class Collected:
         for kind, names in self._kinds(name):
             runs.setdefault(kind, []).extend(names)
         usual = max(runs, key=lambda kind: len(runs[kind]))
-        told = (
-            f"{type_name(KINDS[kind])} in {named_runs(own)}" for kind, own in runs.items() if kind != usual
-        )
-        return f"{name!r} is {' and '.join(told)}, and {type_name(KINDS[usual])} in {len(runs[usual])} others"
+        told = (f"{_shown(kind)} in {named_runs(own)}" for kind, own in runs.items() if kind != usual)
+        return f"{name!r} is {' and '.join(told)}, and {_shown(usual)} in {len(runs[usual])} others"
 
     def decoded(
         self, decode: Decode, columns: Sequence[str], kept: frozenset[str], guard: Guard
@@ -213,10 +211,10 @@ class _Columns:
             names: pd.Series[Any] = pd.Series(frames.repeated(self._block.names, self._block.lengths))
             return names
         own = self._block.schema.get(name)
-        if own is not None and own.kind == "object" and self._decode is not None:
+        if own is not None and own.traits.in_cell and self._decode is not None:
             return frames.objects(self._decoded(self._decode, own))
         column = self._whole.get(name)
-        if column is None or column.kind in OBJECT_KINDS or (own is not None and own.kind in OBJECT_KINDS):
+        if column is None or column.traits.is_object or (own is not None and own.traits.is_object):
             raise PredicateError(
                 f"where={self._text!r}: the column {name!r} holds objects, not numbers or text"
             )
@@ -249,6 +247,14 @@ class _Columns:
         return values
 
 
+def _shown(kind: str) -> str:
+    return type_name(KINDS[kind].given)
+
+
+def _is_text(kind: Kind) -> bool:
+    return not kind.is_number and not kind.is_object
+
+
 def counted(lengths: Array) -> Array:
     """0 to n-1 for each n in `lengths`, one behind the other."""
     made: Array = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -275,7 +281,7 @@ def object_columns(schemas: Iterable[Schema], kept: frozenset[str]) -> list[str]
     return [
         name
         for name, found in kinds.items()
-        if found & {"object", "pickle"} and (name not in kept or len(found) > 1)
+        if any(KINDS[kind].is_rebuilt for kind in found) and (name not in kept or len(found) > 1)
     ]
 
 

@@ -25,7 +25,7 @@ from cox.collection.shapes import Shape
 from cox.display.text import digest
 from cox.errors import DamagedError
 from cox.extras import needed
-from cox.schema import Schema
+from cox.schema import KINDS, Schema
 from cox.storage import fs, layout
 from cox.storage.columns import Array, Part, join
 from cox.storage.status import RUNNING, UNKNOWN, Status
@@ -211,10 +211,11 @@ def _read(path: Path, names: list[str]) -> Any:
 
 def _as_numpy(column: Any, kind: str) -> tuple[Array, Array | None]:
     missing = column.is_null().to_numpy() if column.null_count else None
-    if kind in ("float", "int", "bool"):
-        filled = column.fill_null(False if kind == "bool" else 0) if missing is not None else column
+    traits = KINDS.get(kind)  # a column of no kind is text
+    if traits is not None and traits.is_number:
+        filled = column.fill_null(traits.filler) if missing is not None else column
         values = filled.to_numpy()
-        if kind == "float":
+        if traits.has_nan:
             values = values.astype(np.float64)
         return np.array(values), missing
     values = np.empty(len(column), dtype=object)

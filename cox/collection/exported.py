@@ -205,7 +205,7 @@ def _begins_with(block: Block, first: Block) -> bool:
         return False
     for column in first.schema:
         own = block.schema.get(column.name)
-        if own is None or not {own.kind, column.kind} <= {"float", "int", "bool"}:
+        if own is None or not (own.traits.is_number and column.traits.is_number):
             continue
         values: list[Any] = []
         for part, kind in ((block.part, own), (first.part, column)):

@@ -13,7 +13,7 @@ from cox.collection.blocks import Block
 from cox.collection.shapes import Shape
 from cox.extras import needed
 from cox.objects import unreadable
-from cox.schema import FILE_KINDS, Column, Schema
+from cox.schema import Column, Schema
 from cox.storage.columns import has_inner_nul, mask_of, values_of
 from cox.storage.layout import EXP_ID
 
@@ -46,7 +46,7 @@ class Outgoing:
         column = self.block.schema.get(name)
         if column is None:
             return needed("pyarrow", "parquet").nulls(self.block.part.nrows, shapes.arrow_type(shape))
-        if column.kind == "object":
+        if column.traits.in_cell:
             return shapes.array_of_values(self._decoded(column), shape)
         self._count_files(column)
         part = self.block.part
@@ -57,9 +57,9 @@ class Outgoing:
         return shapes.array_of_cells(values_of(part, column), mask_of(part, name), shape)
 
     def _shape(self, column: Column) -> Shape:
-        if column.kind == "object":
+        if column.traits.in_cell:
             return shapes.of_values(self._decoded(column))
-        if column.kind != "int":  # only of an int do the values matter
+        if column.kind not in shapes.BY_VALUES:
             return shapes.of_kind(column.kind)
         part = self.block.part
         return shapes.of_array(column.kind, values_of(part, column), mask_of(part, column.name))
@@ -82,7 +82,7 @@ class Outgoing:
         return self._objects[column.name]
 
     def _count_files(self, column: Column) -> None:
-        if column.kind in FILE_KINDS:
+        if column.traits.in_file:
             part = self.block.part
             self.opaque[column.name] = part.nrows - int(mask_of(part, column.name).sum())
 

@@ -14,7 +14,7 @@ from cox.collection.assembly import Decode, refuse_unknown
 from cox.collection.blocks import Block
 from cox.errors import PredicateError
 from cox.metadata import RunParameters
-from cox.schema import OBJECT_KINDS, Column, shown
+from cox.schema import Column, shown
 from cox.storage.columns import Array, Part, mask_of, values_of
 from cox.storage.layout import EXP_ID
 from cox.storage.schemas import RANK
@@ -157,7 +157,7 @@ def lasts(
     for block in ranks.in_order(blocks, ranked):
         last = block.part.take(ranks.last_rows(block))
         for column in block.schema:
-            if column.kind not in OBJECT_KINDS:
+            if not column.traits.is_object:
                 for name, cell in _cells(block, last, column):
                     made[name][column.name] = cell
     return made
@@ -188,7 +188,7 @@ def wide(
             rows = [at[name] for name in block.names]
             no_metric = np.repeat([name in ranked for name in block.names], block.lengths)
             for column in block.schema:
-                if column.kind not in ("float", "int") or (column == RANK and no_metric.all()):
+                if not column.traits.is_measure or (column == RANK and no_metric.all()):
                     continue
                 values = values_of(block.part, column).astype(np.float64)
                 values[mask_of(block.part, column.name)] = np.nan

@@ -69,7 +69,7 @@ def _steps(block: Block) -> Array:
     """The step of each row, -inf where there is none."""
     for name in candidates(block.schema.names()):
         column = block.schema.get(name)
-        if column is not None and column.kind in ("int", "float"):
+        if column is not None and column.traits.is_measure:
             steps = values_of(block.part, column).astype(np.float64)
             return np.where(mask_of(block.part, name) | np.isnan(steps), -np.inf, steps)
     return np.full(block.part.nrows, -np.inf)

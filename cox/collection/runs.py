@@ -26,7 +26,7 @@ from cox.errors import (
 )
 from cox.metadata import METADATA, RunParameters, decoded
 from cox.objects.trust import Trust
-from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
+from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout, scan
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Runs:
         trusts: dict[str, Trust] = {}
 
         def decode(name: str, column: Column, cell: Any) -> Any:
-            if column.kind not in OBJECT_KINDS:
+            if not column.traits.is_object:
                 return cell
             run = self.layout(name)
             if name not in trusts:

@@ -27,17 +27,28 @@ Shape = Any
 _EXACT = 2**53
 _INT64 = range(-(2**63), 2**63)
 _NUMBERS = ("bool", "int", "float")
-_OF_KIND = {"float": "float", "int": "int", "bool": "bool", "object": "null"}
+#: The shape of a column by its kind; objects have that of their values.
+OF_KIND: dict[str, Shape] = {
+    "float": "float",
+    "int": "int",
+    "str": "str",
+    "bool": "bool",
+    "object": "null",
+    "pickle": "str",
+    "pytorch_state": "str",
+}
+#: The kinds of which the values tell the shape.
+BY_VALUES = frozenset({"int"})
 
 
 def of_kind(kind: str) -> Shape:
     """The shape of a column of a schema that has no rows."""
-    return _OF_KIND.get(kind, "str")
+    return OF_KIND[kind]
 
 
 def of_array(kind: str, values: Array, missing: Array) -> Shape:
     """The shape of a column of numbers, truth values or text."""
-    if kind != "int" or not len(values):
+    if kind not in BY_VALUES or not len(values):
         return of_kind(kind)
     if values.dtype == np.uint64 and bool((values[~missing] > _INT64[-1]).any()):
         return "uint"

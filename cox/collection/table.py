@@ -173,7 +173,7 @@ class Table:
         different = set(schemas.values())
         return Schema(
             replace(column, nullable=column.nullable or any(column.name not in own for own in different))
-            if column.kind in ("float", "int", "bool")
+            if column.traits.is_number
             else column
             for column in self._runs.common_schema(self._name, schemas, quiet=True)
         )

@@ -438,14 +438,14 @@ def _no_rows() -> Part:
 
 def _is_as_it_was(column: Column, rows: Outgoing, types: Mapping[str, str]) -> bool:
     """Whether a column is in the file of all types as the runs had it."""
-    if column.kind == "object" or column.name == EXP_ID:
+    if column.traits.in_cell or column.name == EXP_ID:
         return False
     return str(shapes.arrow_type(rows.shape(column))) == types[column.name]
 
 
 def _as_it_was(column: Column, block: Block) -> Any:
     values, missing = values_of(block.part, column), mask_of(block.part, column.name)
-    kind = "str" if column.kind == "object" else column.kind
+    kind = "str" if column.traits.in_cell else column.kind
     return shapes.array_of_cells(values, missing, shapes.of_array(kind, values, missing))
 
 

@@ -190,9 +190,7 @@ def _points_of(
 ) -> Iterator[tuple[str, dict[int, float]]]:
     """The tag of each column of numbers, and its values by the number of the row among these."""
     for column in table.schema:
-        if column.kind not in ("int", "float", "bool") or (
-            column.name == layout.RANK_COLUMN and now.has_ranks(table.name)
-        ):
+        if not column.traits.is_number or (column.name == layout.RANK_COLUMN and now.has_ranks(table.name)):
             continue
         values, missing = table.column(column)
         yield (

@@ -16,7 +16,7 @@ from typing import Literal
 
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
 from cox.objects import payloads
-from cox.schema import OBJECT_KINDS, Column
+from cox.schema import Column
 from cox.storage import fs, layout, runinfo, salvage
 from cox.storage.columns import TableData
 from cox.storage.scan import find_runs, is_run
@@ -162,13 +162,13 @@ class _Examination:
         except DamagedError as error:  # only in a file of upstream's, which has no checksums
             self._find("rows", self._run.store_file, f"table {table.name!r}, column {column.name!r}: {error}")
             return
-        if column.kind not in OBJECT_KINDS:
+        if not column.traits.is_object:
             return
         for row, cell in enumerate(values.tolist()):
             if missing is not None and missing[row]:
                 continue
             where = f"table {table.name!r}, column {column.name!r}, row {row}"
-            if column.kind == "object":
+            if column.traits.in_cell:
                 if flaw := payloads.flaw_of_cell(cell):
                     self._find("object", self._run.store_file, f"{where}: {flaw}")
             elif cell not in named:

@@ -20,6 +20,7 @@ import crc32c
 
 from cox.errors import IrregularFileError
 from cox.objects import signing
+from cox.schema import KINDS
 from cox.storage import fs, layout
 
 
@@ -53,11 +54,11 @@ def flaw_of_file(path: Path, kind: str) -> str:
             return "empty"
         if not has_its_checksum(file, path.name):
             return "not the bytes that were written, by the checksum in its name"
-        if kind == "pytorch_state" and file.read(2) == b"PK":
+        if KINDS[kind].by_torch and file.read(2) == b"PK":
             return _flaw_of_archive(file)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # before archives, torch wrote several pickles and then the numbers
-            return _flaw_of_pickle(data, alone=kind == "pickle")
+            return _flaw_of_pickle(data, alone=not KINDS[kind].by_torch)
 
 
 def has_its_checksum(file: BinaryIO, name: str) -> bool:

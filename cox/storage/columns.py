@@ -14,25 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from cox.errors import DamagedError
-from cox.schema import Column, Schema
+from cox.schema import KINDS, Column, Schema
 
 Array = npt.NDArray[Any]
 
 #: Texts of so many bytes or less take less memory side by side, padded, than as objects.
 _NARROW = 64
 
-_DTYPES = {kind: np.dtype(kind) for kind in ("float", "int", "bool")}
-_TEXT = np.dtype(object)
+_DTYPES = {name: np.dtype(kind.dtype) for name, kind in KINDS.items()}
 
 
 def dtype_of(kind: str) -> np.dtype[Any]:
     """The dtype of a column's values; object for everything that is text."""
-    return _DTYPES.get(kind, _TEXT)
+    return _DTYPES[kind]
 
 
 def is_text(column: Column) -> bool:
     """Whether a column's cells are text: str columns, and those whose text stands for an object."""
-    return column.kind not in _DTYPES
+    return _DTYPES[column.kind].hasobject
 
 
 @dataclass(slots=True)
@@ -236,6 +235,4 @@ def _array_of(cells: Sequence[Any], column: Column) -> tuple[Array, Array | None
 
 
 def _filler(column: Column, nrows: int) -> Array:
-    if is_text(column):
-        return np.full(nrows, "", dtype=object)
-    return np.zeros(nrows, dtype=dtype_of(column.kind))
+    return np.full(nrows, column.traits.filler, dtype=dtype_of(column.kind))

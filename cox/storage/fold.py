@@ -12,7 +12,6 @@ from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 from cox.errors import IrregularFileError, RunInUseError
-from cox.schema import FILE_KINDS
 from cox.storage import claims, curvefiles, fs, hdf5, journal, layout, newest, ownership, snapshot
 
 if TYPE_CHECKING:
@@ -253,7 +252,7 @@ def keep(run: layout.RunLayout, writer: str) -> None:
     for path in run.journal_dir.glob(f"{writer}-*{layout.JOURNAL_SUFFIX}"):
         fs.sync_file(path)
     now = snapshot.read(run, rows=False)
-    holders = [table.name for table in now.tables.values() if any(c.kind in FILE_KINDS for c in table.schema)]
+    holders = [table.name for table in now.tables.values() if any(c.traits.in_file for c in table.schema)]
     if holders:
         _sync_payloads(run, snapshot.read(run, tables=holders).payloads)
     fs.sync_directories(run.journal_dir, run.root.parent)

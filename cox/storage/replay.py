@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cox.errors import DamagedError
-from cox.schema import FILE_KINDS, Column, Schema
+from cox.schema import Column, Schema
 from cox.storage import journal, layout, lineage
 from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
 from cox.storage.hdf5.content import StoreFile
@@ -304,7 +304,7 @@ def _tables_by_columns(
 
 def _payloads(part: Part, columns: list[Column]) -> list[str]:
     """The names of the files of a part's objects."""
-    kept = [column for column in columns if column.kind in FILE_KINDS and column.name in part.values]
+    kept = [column for column in columns if column.traits.in_file and column.name in part.values]
     return [
         name
         for column in kept

@@ -8,7 +8,7 @@ import numpy as np
 
 from cox.schema import Column, Schema
 from cox.storage import layout
-from cox.storage.columns import Array, Part, values_of
+from cox.storage.columns import Array, Part, is_text, values_of
 
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
 RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
@@ -25,8 +25,7 @@ def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
         known = merged.get(column.name, column)
         kind = known.kind
         if known.kind != column.kind:
-            numbers = {"int", "float", "bool"}
-            kind = "float" if {known.kind, column.kind} <= numbers else "str"
+            kind = "float" if known.traits.is_number and column.traits.is_number else "str"
         merged[column.name] = Column(column.name, kind, known.nullable or column.nullable)
     # not last where it is declared: then it is a column of the user's own
     stays = any(column.name == layout.RANK_COLUMN for column in columns[:-1])
@@ -49,7 +48,7 @@ def widened(part: Part, before: Schema, after: Schema) -> Part:
         if column.name not in part.values:
             continue
         values = values_of(part, known)
-        if column.kind == "str":
+        if is_text(column):
             made = np.empty(part.nrows, dtype=object)
             made[:] = [str(value) for value in values.tolist()]
             changed[column.name] = made

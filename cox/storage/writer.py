@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cox.errors import ClosedError, CoxError, DamagedError, ForkError, RewindError, SchemaError
-from cox.schema import OBJECT_KINDS, Column, Schema, describe_difference
+from cox.schema import Column, Schema, describe_difference
 from cox.storage import claims, empty, fs, layout, place, runinfo, sessions
 from cox.storage.journal import MOST_RECORDS, compiled
 from cox.storage.journal.writing import JournalWriter
@@ -33,6 +33,8 @@ _log = logging.getLogger("cox")
 FOLD_AT = 32 * 1024 * 1024
 #: A run with higher sequence numbers than this was not written by logging.
 _MOST_RECORDS = MOST_RECORDS // 2
+#: The column that tells ranks apart.
+_RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
 
 
 class TableState:
@@ -806,13 +808,13 @@ class RunWriter:
         if self.rank is None:
             return schema
         known = schema.get(layout.RANK_COLUMN)
-        if known is not None and known.kind != "int":
+        if known is not None and known.kind != _RANK.kind:
             raise SchemaError(
                 f"table {name!r}: the column {layout.RANK_COLUMN!r} is kept for the writers' rank, an int; "
                 "rename yours"
             )
         others = [column for column in schema if column.name != layout.RANK_COLUMN]
-        return Schema([*others, Column(layout.RANK_COLUMN, "int", nullable=True)])
+        return Schema([*others, _RANK])
 
     def own_columns(self, schema: Schema) -> list[Column]:
         """The columns that rows are given for: not `rank`, which is the same in all of this process."""
@@ -838,9 +840,9 @@ def _continues(known: Schema, new: Schema) -> bool:
 
 
 def _takes(known: Column | None, new: Column) -> bool:
-    if known == Column(layout.RANK_COLUMN, "int", nullable=True):  # as ranks make it of a script's own
-        return new.kind == "int"
-    return known == new or (known is not None and known.kind == "object" and new.kind not in OBJECT_KINDS)
+    if known == _RANK:  # as ranks make it of a script's own
+        return new.kind == _RANK.kind
+    return known == new or (known is not None and known.traits.in_cell and not new.traits.is_object)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cox.errors import RowError
-from cox.schema import FILE_KINDS, OBJECT_KINDS, Column, convert, shown
+from cox.schema import Column, convert, shown
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def differences(
         for column in columns
         if not _is_same(column, before.get(column.name), after.get(column.name), directory)
         and not (
-            column.kind in OBJECT_KINDS
+            column.traits.is_object
             and is_same_object(column, before.get(column.name), after.get(column.name))
         )
     ]
@@ -68,7 +68,7 @@ def differences(
 def _is_same(column: Column, before: Any, after: Any, directory: Path) -> bool:
     if before is None or after is None:
         return before is after
-    if column.kind in FILE_KINDS:
+    if column.traits.in_file:
         name = layout.is_file_name(before)
         try:
             return name and fs.read_bytes(directory / before) == fs.read_bytes(after)
@@ -78,7 +78,7 @@ def _is_same(column: Column, before: Any, after: Any, directory: Path) -> bool:
 
 
 def _change(column: Column, before: Any, after: Any) -> str:
-    if column.kind in FILE_KINDS or column.kind == "object":
+    if column.traits.is_object:
         return "is another object"
     return f"was {shown(before)} and is {shown(after)}"
 
@@ -111,7 +111,7 @@ def parameter_changes(
 
 
 def _was(column: Column, cell: Any, decode: Callable[[Column, Any], Any]) -> str:
-    if cell is None or column.kind not in OBJECT_KINDS:
+    if cell is None or not column.traits.is_object:
         return f"was {shown(cell)}"
     try:
         return f"was {shown(decode(column, cell))}"
@@ -126,13 +126,13 @@ def _is_same_parameter(
     encode: Callable[[str, Any], Any],
     decode: Callable[[Column, Any], Any],
 ) -> bool:
-    if column.kind not in OBJECT_KINDS:
+    if not column.traits.is_object:
         try:
             made, lossy = convert(value, column, table=layout.METADATA_TABLE)
         except RowError:
             return False
         return not lossy and bool(made == cell or (made != made and cell != cell))
-    if column.kind == "object" and encode(column.name, value) == cell:
+    if column.traits.in_cell and encode(column.name, value) == cell:
         return True
     try:  # a set of texts is stored in another order by each process
         return bool(decode(column, cell) == value)

@@ -41,7 +41,7 @@ from cox.errors import (
     warn,
 )
 from cox.objects.trust import Place, Trust, adopt
-from cox.schema import OBJECT, OBJECT_KINDS, PICKLE, PYTORCH_STATE, Schema, as_count, as_number
+from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema, as_count, as_number
 from cox.storage import empty, fs, layout, runinfo
 from cox.storage.writer import RunWriter, open_writer, release
 from cox.store import ending, lifecycle
@@ -705,7 +705,7 @@ class Store:
 
     def _place(self, table: str, schema: Schema) -> Place:
         """Where an object of a table stands, of which only the cell is known."""
-        columns = tuple(column.name for column in schema if column.kind in OBJECT_KINDS)
+        columns = tuple(column.name for column in schema if column.traits.is_object)
         return Place(table, columns, f"table {table!r} of run {self.path}")
 
 

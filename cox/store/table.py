@@ -23,7 +23,7 @@ from cox.errors import (
 from cox.objects import codec
 from cox.objects.signing import Origin
 from cox.objects.trust import place_of
-from cox.schema import FILE_KINDS, Column, Schema, as_count, as_mapping, as_number, convert, shown, type_name
+from cox.schema import Column, Schema, as_count, as_mapping, as_number, convert, shown, type_name
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -351,9 +351,9 @@ class Table:
         return cells
 
     def _cell(self, column: Column, value: Any) -> Any:
-        if column.kind in FILE_KINDS:
+        if column.traits.in_file:
             return self._file_cell(column, value)
-        if column.kind == "object":
+        if column.traits.in_cell:
             if value is None and column.nullable:
                 return None
             return self._stored(column, value, codec.to_text)
@@ -370,7 +370,7 @@ class Table:
     def _file_cell(self, column: Column, value: Any) -> Any:
         if value is None and column.nullable:
             return None
-        write = codec.write_pickle if column.kind == "pickle" else codec.write_torch
+        write = codec.write_torch if column.traits.by_torch else codec.write_pickle
         writer = self._writable().writer
         with writer.lock:
             writer.check_place()  # a file is made: what this costs does not count
@@ -399,10 +399,10 @@ class Table:
         run, trust = self._store._run, self._store._trust
         place = place_of(run, self.name, column.name)
         try:
-            if column.kind == "object":
+            if column.traits.in_cell:
                 return bool(codec.from_text(before, trust, place) == codec.from_text(after, trust, place))
             stored = codec.read_pickle(run.objects_dir / before, trust, place)
-            return column.kind == "pickle" and bool(stored == codec.read_pickle(after, trust, place))
+            return column.traits.is_rebuilt and bool(stored == codec.read_pickle(after, trust, place))
         except Exception:  # noqa: BLE001 - what has no truth value, as arrays, or cannot be rebuilt: the bytes differ
             return False
 
@@ -498,7 +498,7 @@ class Table:
         known = self._columns.get(column)
         if known is None:
             raise RewindError(unknown(f"table {self.name!r} has no column", column, self._columns.names()))
-        if known.kind not in ("int", "float", "bool"):
+        if not known.traits.is_number:
             raise RewindError(
                 f"table {self.name!r}: column {column!r} ({type_name(known.type)}) cannot count steps"
             )

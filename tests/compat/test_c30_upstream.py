@@ -21,7 +21,7 @@ import tables
 
 from cox.errors import UntrustedObjectError
 from cox.readers import CollectionReader
-from cox.schema import FILE_KINDS, kind_of
+from cox.schema import KINDS, kind_of
 from cox.store import PICKLE, PYTORCH_STATE, Store
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -153,7 +153,7 @@ def test_c30_own_objects_need_trust(run: Path, monkeypatch: pytest.MonkeyPatch) 
         for column, cell in zip(table["columns"], row, strict=True):
             if not isinstance(cell, dict):
                 continue
-            is_file = kind_of(table["schema"][column]) in FILE_KINDS
+            is_file = KINDS[kind_of(table["schema"][column]) or "str"].in_file
             with pytest.raises(UntrustedObjectError, match="allow_pickle=True.*cox trust.*COX_ALLOW_PICKLE"):
                 (refusing.get_pickle if is_file else refusing.get_object)(cell["stored"])
             if _is_decodable_here(cell["value"], versions):

@@ -54,14 +54,14 @@ class WithItems:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_has_a_type_that_declares_it(kind: str) -> None:
-    column = declare(KINDS[kind])
+    column = declare(KINDS[kind].given)
     assert (column.name, column.kind, column.nullable) == ("x", kind, False)
-    assert column.type == KINDS[kind]
+    assert column.type == KINDS[kind].given
 
 
 @pytest.mark.parametrize("kind", ["float", "int", "str", "bool"])
 def test_optional_types_are_nullable(kind: str) -> None:
-    plain = KINDS[kind]
+    plain = KINDS[kind].given
     for given in (plain | None, None | plain, Optional[plain], Union[plain, None], Union[None, plain]):  # noqa: UP007, UP045
         column = declare(given)
         assert (column.kind, column.nullable) == (kind, True)

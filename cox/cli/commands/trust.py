@@ -16,7 +16,6 @@ from cox.display.text import printable
 from cox.errors import CoxError
 from cox.objects import codec, signing
 from cox.objects.trust import Place, Trust, place_of, vouch
-from cox.schema import OBJECT_KINDS
 from cox.storage import layout
 
 
@@ -84,13 +83,13 @@ def unvouched(run: layout.RunLayout) -> Iterator[Payload]:
     files: dict[str, tuple[str, list[str]]] = {}
     for table in snapshot.read(run).tables.values():
         for column in table.schema:
-            if column.kind not in OBJECT_KINDS:
+            if not column.traits.is_object:
                 continue
             values, missing = table.column(column)
             for row, cell in enumerate(values.tolist()):
                 if missing is not None and missing[row]:
                     continue
-                if column.kind == "object":
+                if column.traits.in_cell:
                     where = f"table {table.name!r}, column {column.name!r}, row {row}"
                     data = io.BytesIO(codec.cell_bytes(cell, where))
                     yield from _examine(data, trusted, place_of(run, table.name, column.name), where)

@@ -20,8 +20,8 @@ from cox.schema import Schema
 from cox.storage import fs
 from cox.storage.columns import Array, Part, decode_text
 
-#: How numbers are kept, by the kind of their column.
-_NUMBERS = {"float": ("<f8",), "int": ("<i8", "<u8"), "bool": ("|b1",)}
+#: How numbers are kept, by the kind of their column. All else is text.
+NUMBERS = {"float": ("<f8",), "int": ("<i8", "<u8"), "bool": ("|b1",)}
 _MISSING = "missing"
 #: How texts are kept that are not bytes of one small width.
 _TEXTS = "texts"
@@ -102,8 +102,8 @@ def _decoded(data: bytearray, what: str, kind: str, nrows: int) -> Array:
         if len(data) != (nrows + 7) // 8:
             raise ValueError("bits of another length")
         return np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=nrows).astype(np.bool_)
-    if kind in _NUMBERS:
-        if what not in _NUMBERS[kind]:
+    if kind in NUMBERS:
+        if what not in NUMBERS[kind]:
             raise ValueError(f"values of type {what!r} in a column of kind {kind!r}")
         values = np.frombuffer(data, dtype=what)
         if what == "|b1" and values.view(np.uint8).max(initial=0) > 1:

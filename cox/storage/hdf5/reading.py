@@ -327,7 +327,7 @@ def spread(parts: list[Part], column: Column, mask: Array) -> None:
         part.missing[column.name] = np.pad(own, (0, part.nrows - len(own)))
         start += part.nrows
         values = part.values[column.name]
-        if values.dtype.kind == "f" and column.kind != "float":
+        if values.dtype.kind == "f" and not column.traits.has_nan:
             filled = np.where(part.missing[column.name] | np.isnan(values), 0, values)
             with np.errstate(invalid="ignore"):  # 2**63-1 as a float is one more than fits; `patch` mends it
                 part.values[column.name] = filled.astype(dtype_of(column.kind))
@@ -337,7 +337,8 @@ def note_missing(table: TableData) -> None:
     """Note which cells of upstream's table are missing: a number that is nan in a column of ints or bools."""
     for column in table.schema:
         stored = [part.values[column.name] for part in table.parts]
-        if column.kind in ("int", "bool") and any(values.dtype.kind == "f" for values in stored):
+        is_whole = column.traits.is_number and not column.traits.has_nan
+        if is_whole and any(values.dtype.kind == "f" for values in stored):
             spread(table.parts, column, np.isnan(np.concatenate(stored)))
 
 
@@ -381,7 +382,7 @@ def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]]) -> Par
         if is_text(column):
             if values.dtype.kind != "S":
                 raise DamagedError(f"column {column.name!r} holds {values.dtype}, not text")
-        elif values.dtype.kind == "f" and column.kind != "float":
+        elif values.dtype.kind == "f" and not column.traits.has_nan:
             pass  # a column with missing cells: `spread` makes it whole
         elif not is_beyond_int64(values):
             values = values.astype(dtype_of(column.kind), copy=False)

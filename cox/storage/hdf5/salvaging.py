@@ -139,7 +139,7 @@ def _mask(found: Salvage, table: TableData, at: int, read: Callable[[], Array]) 
         mask = np.concatenate(
             [np.zeros(0, np.bool_), *(_seems_missing(part, column) for part in table.parts)]
         )
-        if column.kind == "float":
+        if column.traits.has_nan:
             found.damage[-1] += "; what is nan there counts as missing"
     reading.spread(table.parts, column, mask)
 

@@ -16,7 +16,7 @@ import h5py
 import msgspec
 import numpy as np
 
-from cox.schema import KINDS, Column, Schema
+from cox.schema import Column, Schema
 from cox.storage import fs, layout
 from cox.storage.columns import (
     Array,
@@ -177,7 +177,7 @@ def _stored_dtype(table: TableData, column: Column, placeholder: str) -> np.dtyp
         return np.dtype(f"S{max(1, _text_width(table, column, placeholder))}")
     if any(is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
         return np.dtype("<u8")
-    missing = column.kind != "float" and table.has_missing(column)
+    missing = not column.traits.has_nan and table.has_missing(column)
     return np.dtype("<f8") if missing else dtype_of(column.kind).newbyteorder("<")
 
 
@@ -332,7 +332,7 @@ def _write_pandas_attributes(
     names = list(table.schema.names())
     info: dict[Any, Any] = {1: {"names": [None], "type": "Index"}, "index": {}}
     info.update({f.name: {} for f in fields})
-    upstream = {"schema": {c.name: KINDS[c.kind] for c in table.schema}, "name": table.name}
+    upstream = {"schema": {c.name: c.traits.given for c in table.schema}, "name": table.name}
     described: dict[str, bytes | str | int | float] = {
         "CLASS": "GROUP",
         "TITLE": "",
@@ -429,7 +429,7 @@ def _inexact_cells(table: TableData, column: Column, base: np.dtype[Any]) -> lis
     start = 0
     for part in table.parts:
         array = part.values.get(column.name)
-        if array is not None and column.kind == "int" and base.kind == "f":
+        if array is not None and array.dtype.kind in "iu" and base.kind == "f":
             rows = np.flatnonzero((np.abs(array) > EXACT_FLOAT) | (array == np.iinfo(np.int64).min))
             cells += [(start + row, int(array[row])) for row in rows.tolist()]
         elif array is not None and array.dtype == object:

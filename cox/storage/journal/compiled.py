@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from cox.schema import INT_MAX, OBJECT_KINDS, Column
+from cox.schema import Column
 from cox.storage.journal import format
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def compile_append(
     Column names are handed over as values: nothing that a user chose gets into the code.
     """
     log = state.writer.journal
-    if log.synced or len(columns) > _MOST_COLUMNS or any(column.kind in OBJECT_KINDS for column in columns):
+    if log.synced or len(columns) > _MOST_COLUMNS or any(column.traits.is_object for column in columns):
         return never
-    scope: dict[str, Any] = {"encode": _encode, "HIGH": INT_MAX, "MARK": format.MARK, "crc32": zlib.crc32}
+    scope: dict[str, Any] = {"encode": _encode, "MARK": format.MARK, "crc32": zlib.crc32}
     lock = state.writer.lock
     scope.update(state=state, writer=state.writer, log=log, pack_head=format.pack_head, os=os)
     # `with lock` takes as long as encoding the row. A KeyboardInterrupt can come between any two of these
@@ -82,9 +82,10 @@ def compile_append(
     scope.update(acquire=lock.acquire, release=lock.release, is_owned=lock._is_owned)  # type: ignore[attr-defined]
     reads, checks, cells = [], [f"len(data) == {len(columns)}"], []
     for at, column in enumerate(columns):
-        scope[f"N{at}"], scope[f"T{at}"] = column.name, column.exact_type
+        most = column.traits.most
+        scope[f"N{at}"], scope[f"T{at}"], scope[f"M{at}"] = column.name, column.exact_type, most
         reads.append(f"c{at} = data[N{at}]")
-        check = f"type(c{at}) is T{at}" + (f" and c{at} <= HIGH" if column.kind == "int" else "")
+        check = f"type(c{at}) is T{at}" + ("" if most is None else f" and c{at} <= M{at}")
         checks.append(f"(c{at} is None or {check})" if column.nullable else check)
         cells.append(f"c{at}")
     cells[tail_at:tail_at] = [str(int(cell)) for cell in tail]

@@ -229,7 +229,7 @@ def _is_part_of(points: Mapping[_Key, _Points], key: _Key, nrows: int, checksum:
 
 def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _Points]]:
     """The scalars of a table, of each rank by itself. Columns that say when are none."""
-    columns = {column.name: column for column in table.schema if column.kind in ("int", "float", "bool")}
+    columns = {column.name: column for column in table.schema if column.traits.is_number}
     by_rank = list(now.by_rank(table.name))
     parts = [rows for _, rows in by_rank]
     step = next(
