@@ -12,9 +12,8 @@ import numpy as np
 from cox.collection.blocks import Block
 from cox.errors import ColumnNotFoundError, CompareError, PredicateError, argument, unknown
 from cox.schema import KINDS, Column, Kind, Schema, type_name
-from cox.storage.columns import Array, TableData, mask_of, values_of
+from cox.storage.columns import Array, TableData, mask_of, values_of, widened
 from cox.storage.layout import EXP_ID
-from cox.storage.schemas import widened
 
 if TYPE_CHECKING:
     import pandas as pd

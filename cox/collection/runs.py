@@ -28,6 +28,7 @@ from cox.metadata import METADATA, RunParameters, decoded
 from cox.objects.trust import Trust
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout, scan
+from cox.storage.schemas import merge_schemas
 
 if TYPE_CHECKING:
     from cox.collection.dataset import Archive, Entry
@@ -287,8 +288,6 @@ class Runs:
             schemas: Its columns by run, of one run at least.
             quiet: Whether not to warn of those that differ from the first.
         """
-        from cox.storage.schemas import merge_schemas
-
         first = made = next(iter(schemas.values()))
         for name, schema in schemas.items():
             if schema is first or schema == first:

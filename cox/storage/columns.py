@@ -236,3 +236,25 @@ def _array_of(cells: Sequence[Any], column: Column) -> tuple[Array, Array | None
 
 def _filler(column: Column, nrows: int) -> Array:
     return np.full(nrows, column.traits.filler, dtype=dtype_of(column.kind))
+
+
+def of_other_kind(before: Schema, after: Schema) -> list[tuple[Column, Column]]:
+    """The columns of both that are of another kind in `after`."""
+    pairs = ((known, after.get(known.name)) for known in before)
+    return [(known, column) for known, column in pairs if column is not None and column.kind != known.kind]
+
+
+def widened(part: Part, before: Schema, after: Schema) -> Part:
+    """The part with its values in the kinds of `after`, where they are other than those of `before`."""
+    changed: dict[str, Array] = {}
+    for known, column in of_other_kind(before, after):
+        if column.name not in part.values:
+            continue
+        values = values_of(part, known)
+        if is_text(column):
+            made = np.empty(part.nrows, dtype=object)
+            made[:] = [str(value) for value in values.tolist()]
+            changed[column.name] = made
+        else:
+            changed[column.name] = values.astype(np.float64)
+    return Part(part.nrows, part.values | changed, part.missing) if changed else part

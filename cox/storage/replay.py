@@ -20,10 +20,19 @@ import numpy as np
 from cox.errors import DamagedError
 from cox.schema import Column, Schema
 from cox.storage import journal, layout, lineage
-from cox.storage.columns import Array, Part, TableData, mask_of, part_from_rows, values_of
+from cox.storage.columns import (
+    Array,
+    Part,
+    TableData,
+    mask_of,
+    of_other_kind,
+    part_from_rows,
+    values_of,
+    widened,
+)
 from cox.storage.hdf5.content import StoreFile
 from cox.storage.ownership import cut_rows, has_ranks, own_rows, without_rank
-from cox.storage.schemas import merge_schemas, of_other_kind, rank_last, widened
+from cox.storage.schemas import merge_schemas, rank_last
 
 if TYPE_CHECKING:
     from cox.storage.journal import columnar

@@ -1,14 +1,13 @@
-"""What columns the tables of several writers have together, and values in the types that these need."""
+"""What columns the tables of a run have, of which each writer may have declared others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
-
+from cox.errors import SchemaError
 from cox.schema import Column, Schema
 from cox.storage import layout
-from cox.storage.columns import Array, Part, is_text, values_of
 
 #: The column that tells ranks apart; a user's own column of that name is declared otherwise.
 RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
@@ -35,28 +34,6 @@ def merge_schemas(old: Schema, columns: Iterable[Column]) -> Schema:
     return old if made == old else made
 
 
-def of_other_kind(before: Schema, after: Schema) -> list[tuple[Column, Column]]:
-    """The columns of both that are of another kind in `after`."""
-    pairs = ((known, after.get(known.name)) for known in before)
-    return [(known, column) for known, column in pairs if column is not None and column.kind != known.kind]
-
-
-def widened(part: Part, before: Schema, after: Schema) -> Part:
-    """The part with its values in the kinds of `after`, where they are other than those of `before`."""
-    changed: dict[str, Array] = {}
-    for known, column in of_other_kind(before, after):
-        if column.name not in part.values:
-            continue
-        values = values_of(part, known)
-        if is_text(column):
-            made = np.empty(part.nrows, dtype=object)
-            made[:] = [str(value) for value in values.tolist()]
-            changed[column.name] = made
-        else:
-            changed[column.name] = values.astype(np.float64)
-    return Part(part.nrows, part.values | changed, part.missing) if changed else part
-
-
 def rank_last(columns: list[Column], writer: str) -> list[Column]:
     """The columns as they are shown: of a rank's rows, those added later stand before `rank`."""
     if writer == layout.MAIN_WRITER:
@@ -65,3 +42,45 @@ def rank_last(columns: list[Column], writer: str) -> list[Column]:
         *(column for column in columns if column != RANK),
         *(column for column in columns if column == RANK),
     ]
+
+
+def with_rank(table: str, schema: Schema) -> Schema:
+    """The columns of a table that a rank writes: `rank` is the last one.
+
+    Raises:
+        SchemaError: It has one of that name already, and of another type.
+    """
+    known = schema.get(layout.RANK_COLUMN)
+    if known is not None and known.kind != RANK.kind:
+        raise SchemaError(
+            f"table {table!r}: the column {layout.RANK_COLUMN!r} is kept for the writers' rank, an int; "
+            "rename yours"
+        )
+    return Schema([*(column for column in schema if column.name != layout.RANK_COLUMN), RANK])
+
+
+def with_tail(values: tuple[Any, ...], tail: tuple[int, ...], declared: int) -> tuple[Any, ...]:
+    """The cells of a row as they are journalled: `rank` stands before the columns that were added later.
+
+    The row may have been made before the declaration, which a signal handler has widened since.
+    """
+    if not tail:
+        return values
+    return (*values[:declared], *(None,) * (declared - len(values)), *tail, *values[declared:])
+
+
+def continues(known: Schema, new: Schema) -> bool:
+    """Whether a script that declares `new` can go on with `known`, which may have got columns since.
+
+    An OBJECT column takes any value: upstream inferred it for numbers of numpy, which are float or int here.
+    """
+    return known == new or (
+        all(_takes(known.get(column.name), column) for column in new)
+        and all(column.nullable for column in known if column.name not in new)
+    )
+
+
+def _takes(known: Column | None, new: Column) -> bool:
+    if known == RANK:  # as ranks make it of a script's own
+        return new.kind == RANK.kind
+    return known == new or (known is not None and known.traits.in_cell and not new.traits.is_object)

@@ -12,7 +12,6 @@ import logging
 import shutil
 import sys
 import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from cox.schema import Column, Schema, describe_difference
 from cox.storage import claims, empty, fs, layout, place, runinfo, sessions
 from cox.storage.journal import MOST_RECORDS, compiled
 from cox.storage.journal.writing import JournalWriter
+from cox.storage.schemas import continues, with_rank, with_tail
 
 if TYPE_CHECKING:
     from cox.storage.snapshot import Snapshot
@@ -33,8 +33,6 @@ _log = logging.getLogger("cox")
 FOLD_AT = 32 * 1024 * 1024
 #: A run with higher sequence numbers than this was not written by logging.
 _MOST_RECORDS = MOST_RECORDS // 2
-#: The column that tells ranks apart.
-_RANK = Column(layout.RANK_COLUMN, "int", nullable=True)
 
 
 class TableState:
@@ -130,16 +128,6 @@ class TableState:
         return self.writer.refusal(error, f"cannot write a row of table {self.name!r}")
 
 
-def with_tail(values: tuple[Any, ...], tail: tuple[int, ...], declared: int) -> tuple[Any, ...]:
-    """The cells of a row as they are journalled: `rank` stands before the columns that were added later.
-
-    The row may have been made before the declaration, which a signal handler has widened since.
-    """
-    if not tail:
-        return values
-    return (*values[:declared], *(None,) * (declared - len(values)), *tail, *values[declared:])
-
-
 class RunWriter:
     """The right to write a run, and the means. Use `open_writer`.
 
@@ -214,7 +202,7 @@ class RunWriter:
             if known is None or (not known.in_run and known.schema != schema):
                 # without a row it is not part of the run yet: a mistaken declaration binds nobody
                 known = self.tables[name] = TableState(self, name, schema, 0, in_run=False)
-            elif not _continues(known.schema, schema):
+            elif not continues(known.schema, schema):
                 raise SchemaError(
                     f"table {name!r} is in run {self.run.root} with another schema: the new one "
                     f"{describe_difference(known.schema, schema)}; use another name, or add_column for new "
@@ -804,17 +792,8 @@ class RunWriter:
         own = self.run.claim_file(self.name)
         return any(path != own and claims.is_held(path) for path in self.run.claims_dir.glob("*.json"))
 
-    def _with_rank(self, name: str, schema: Schema) -> Schema:
-        if self.rank is None:
-            return schema
-        known = schema.get(layout.RANK_COLUMN)
-        if known is not None and known.kind != _RANK.kind:
-            raise SchemaError(
-                f"table {name!r}: the column {layout.RANK_COLUMN!r} is kept for the writers' rank, an int; "
-                "rename yours"
-            )
-        others = [column for column in schema if column.name != layout.RANK_COLUMN]
-        return Schema([*others, _RANK])
+    def _with_rank(self, table: str, schema: Schema) -> Schema:
+        return schema if self.rank is None else with_rank(table, schema)
 
     def own_columns(self, schema: Schema) -> list[Column]:
         """The columns that rows are given for: not `rank`, which is the same in all of this process."""
@@ -828,23 +807,6 @@ class RunWriter:
             self._reopen()
 
 
-def _continues(known: Schema, new: Schema) -> bool:
-    """Whether a script that declares `new` can go on with `known`, which may have got columns since.
-
-    An OBJECT column takes any value: upstream inferred it for numbers of numpy, which are float or int here.
-    """
-    return known == new or (
-        all(_takes(known.get(column.name), column) for column in new)
-        and all(column.nullable for column in known if column.name not in new)
-    )
-
-
-def _takes(known: Column | None, new: Column) -> bool:
-    if known == _RANK:  # as ranks make it of a script's own
-        return new.kind == _RANK.kind
-    return known == new or (known is not None and known.traits.in_cell and not new.traits.is_object)
-
-
 @contextlib.contextmanager
 def _explained(path: Path, doing: str) -> Iterator[None]:
     try:
@@ -853,60 +815,3 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         if isinstance(error, CoxError):
             raise
         raise fs.refused(error, doing, error.filename or path) from error
-
-
-_open: weakref.WeakValueDictionary[tuple[Path, int | None], RunWriter] = weakref.WeakValueDictionary()
-_open_lock = threading.RLock()
-
-
-def open_writer(run: layout.RunLayout, rank: int | None, *, sync: bool, made: bool = False) -> RunWriter:
-    """The writer of a run, shared by all who open it in this process. Each calls `release` once.
-
-    For the arguments see `RunWriter`.
-    """
-    with _open_lock:
-        writer = _writer_at(run.root, rank)
-        if writer is not None and writer.users > 0 and writer.is_usable:
-            writer.users += 1
-            if sync:
-                writer.sync_from_now_on()
-            return writer
-        if writer is not None:
-            writer.close()  # or another thread is at it: its lock is waited for
-        writer = _open[run.root, rank] = RunWriter(run, rank, sync=sync, made=made)
-        writer.users = 1
-        return writer
-
-
-def _writer_at(root: Path, rank: int | None) -> RunWriter | None:
-    """The open writer of the run that lies at a path by now, whatever lay there when it was opened."""
-    first = _open.get((root, rank))
-    others = [writer for writer in _open.values() if writer is not first and writer.rank == rank]
-    if first is not None and not first.is_displaced and first.run.root == root:
-        return first  # without its lock: who holds that may wait for ours, to close a store
-    for writer in [first, *others] if first is not None else others:
-        if (writer is first or writer.is_displaced) and writer.is_at(root):
-            _open[root, rank] = writer
-            return writer
-    return None
-
-
-def release(writer: RunWriter) -> None:
-    """Give a writer back; the last one closes it."""
-    with _open_lock:
-        writer.users -= 1
-        last = writer.users <= 0
-    if last:
-        writer.close()  # outside the lock: opening and closing other runs goes on
-        with _open_lock:
-            for key in [key for key, other in _open.items() if other is writer]:
-                del _open[key]
-
-
-def forget_all() -> None:
-    """In a forked child: abandon every writer of the parent."""
-    global _open_lock
-    _open_lock = threading.RLock()
-    for writer in list(_open.values()):
-        writer.abandon()
-    _open.clear()

@@ -20,7 +20,7 @@ import time
 import weakref
 from typing import Protocol
 
-from cox.storage import claims, writer
+from cox.storage import claims, open_writers
 from cox.store import ending
 
 
@@ -137,7 +137,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()
     _open = weakref.WeakSet()
     _keeper = None
-    writer.forget_all()
+    open_writers.forget_all()
 
 
 if hasattr(os, "register_at_fork"):

@@ -43,7 +43,8 @@ from cox.errors import (
 from cox.objects.trust import Place, Trust, adopt
 from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema, as_count, as_number
 from cox.storage import empty, fs, layout, runinfo
-from cox.storage.writer import RunWriter, open_writer, release
+from cox.storage.open_writers import open_writer, release
+from cox.storage.writer import RunWriter
 from cox.store import ending, lifecycle
 from cox.store.table import Table
 from cox.tensorboard import summaries

@@ -22,7 +22,7 @@ import pytest
 
 import cox
 from cox.errors import ClosedError
-from cox.storage import fold, fs, snapshot, writer
+from cox.storage import fold, fs, schemas, snapshot, writer
 from cox.storage.hdf5 import content, reading, writing
 from cox.storage.journal import format as journal_format
 from cox.storage.journal import writing as journal_writing
@@ -171,7 +171,7 @@ def handler_comes(folder: Path, point: int, operation: str, handler: str) -> boo
 
     done = False
     try:
-        with interrupted(point, handle, writer, fold):
+        with interrupted(point, handle, writer, schemas, fold):
             OPERATIONS[operation](store)
             done = True
     except ClosedError:

@@ -521,7 +521,7 @@ MUTANTS = [
     ),
     Mutant(
         "comparing the run at the path before its writer is shared",
-        "cox/storage/writer.py",
+        "cox/storage/open_writers.py",
         "        if (writer is first or writer.is_displaced) and writer.is_at(root):\n",
         "        if writer is first or (writer.is_displaced and writer.is_at(root)):\n",
         "tests/troubles/test_gone.py::test_a_new_store_in_the_same_process_is_a_new_run",
@@ -601,7 +601,7 @@ MUTANTS = [
     Mutant(
         "a forked child lets go of its parent's runs",
         "cox/store/lifecycle.py",
-        "    writer.forget_all()\n",
+        "    open_writers.forget_all()\n",
         "",
         f"{CRASH}/test_concurrency.py::test_a_forked_child_leaves_its_parents_run_alone",
     ),

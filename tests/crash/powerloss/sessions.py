@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import cox
-from cox.storage import hdf5, layout, writer
+from cox.storage import hdf5, layout, open_writers, writer
 from tests.crash import workload
 from tests.crash.powerloss.recorder import Recorder
 
@@ -186,7 +186,7 @@ class Author:
         gone = self._writer
         gone.abandon()
         self._store.close()
-        writer.release(gone)
+        open_writers.release(gone)
 
     def lose(self, name: str, text: str) -> None:
         """After it died: have an earlier damage take the row with a text out of the journal."""
