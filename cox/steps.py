@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -36,6 +36,23 @@ def are_steps(values: Array, missing: Array | None = None) -> Array:
 
     known: Array = np.isfinite(values) & (np.abs(values) < LIMIT)
     return known if missing is None else known & ~missing
+
+
+def counting(
+    names: Iterable[str], read: Callable[[str], tuple[Array, Array | None]], parts: Sequence[Array]
+) -> str | None:
+    """Return the first of some columns that counts steps; None if none does.
+
+    Args:
+        names: The columns; see `candidates`.
+        read: Returns the values of a column as float64, and which are missing, both of shape (nrows,).
+        parts: As for `counts`.
+    """
+    for name in names:
+        values, missing = read(name)
+        if counts(values, are_steps(values, missing), parts):
+            return name
+    return None
 
 
 def counts(values: Array, known: Array, parts: Iterable[Array]) -> bool:

@@ -9,11 +9,13 @@ A missing cell (None, pandas.NA) is no point of a line. NaN is one, where the li
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import sys
 import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,18 +210,23 @@ def _across(rows: pd.DataFrame, x: str | None, y: str | Sequence[str]) -> _Acros
     """The column along the axis, or the numbers of the rows."""
     parts = list(by_run(rows, np.ones(len(rows), dtype=np.bool_)).values())
     drawn = {y} if isinstance(y, str) else set(y)
-    for name in steps.candidates(map(str, rows.columns)) if x is None else ():
-        if name not in drawn:
-            values, missing = as_numbers(rows, name)
-            if steps.counts(values, steps.are_steps(values, missing), parts):
-                return _Across(name, values, missing, whole=True)
+    if x is None:
+        names = [name for name in steps.candidates(map(str, rows.columns)) if name not in drawn]
+        names = [name for name in names if _has_numbers(rows[name])]
+        counting = steps.counting(names, partial(as_numbers, rows), parts)
+        if counting is not None:
+            return _Across(counting, *as_numbers(rows, counting), whole=True)
     if x is None or (x == steps.ROW and x not in rows):
-        numbers = np.zeros(len(rows))
+        places = np.zeros(len(rows))
         for positions in parts:
-            numbers[positions] = np.arange(len(positions))
-        return _Across(steps.ROW, numbers, np.zeros(len(rows), dtype=np.bool_), whole=True)
+            places[positions] = np.arange(len(positions))
+        return _Across(steps.ROW, places, np.zeros(len(rows), dtype=np.bool_), whole=True)
     values, missing = as_numbers(rows, x)
     return _Across(x, values, missing, whole=rows[x].dtype.kind in "iu")
+
+
+def _has_numbers(column: pd.Series[Any]) -> bool:
+    return column.dtype.kind in "fiub" or any(isinstance(cell, numbers.Real) for cell in column)
 
 
 def _evened(lines: list[Line], bins: int | None, smooth: float, *, log_x: bool) -> list[Line]:

@@ -90,6 +90,11 @@ class TableData:
         """
         return _joined([values_of(part, column) for part in self.parts], column), self.mask(column)
 
+    def numbers(self, column: Column) -> tuple[Array, Array | None]:
+        """A column of numbers as float64, and the mask, as `column`."""
+        values, missing = self.column(column)
+        return values.astype(np.float64), missing
+
     def mask(self, column: Column) -> Array | None:
         """Which cells of a column are missing, of shape (nrows,); None if none is."""
         if not self.has_missing(column):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cox import steps
 from cox.errors import CoxError, DamagedError, DamageWarning, RunNotFoundError, warn
 from cox.storage import empty, fs, hdf5, journal, layout, lineage, newest, runinfo
 from cox.storage.columns import Array, TableData, mask_of
@@ -83,6 +84,14 @@ class Snapshot:
             yield None, np.flatnonzero(gone)
         for one in np.unique(ranks[~gone]):
             yield int(one), np.flatnonzero((ranks == one) & ~gone)
+
+    def step_column(self, table: str, names: Iterable[str]) -> str | None:
+        """The first of some columns of numbers that counts a table's steps, if any; see `cox.steps`."""
+        data = self.tables[table]
+        columns = {column.name: column for column in data.schema}
+        parts = [rows for _, rows in self.by_rank(table)]
+        known = [name for name in names if name in columns]
+        return steps.counting(known, lambda name: data.numbers(columns[name]), parts)
 
     @property
     def problems(self) -> list[str]:

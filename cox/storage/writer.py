@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,12 +295,13 @@ class RunWriter:
         table.id, table.generation, table.append_plain = number, generation, append
         return size
 
-    def rewind_to_step(self, table: TableState, column: str, step: float, *, others: bool) -> int:
+    def rewind_to_step(self, table: TableState, columns: Sequence[str], step: float, *, others: bool) -> int:
         """Drop the rows of a table from a step on.
 
         Args:
             table: The table.
-            column: Its column that counts steps, of numbers.
+            columns: Its columns of numbers that may count steps, the likeliest first: the first of them that
+                does, or else the first.
             step: The first step to be dropped.
             others: Whether to drop not only this writer's rows, but also those of an earlier attempt at the
                 run whose writers are not at it now.
@@ -313,6 +314,8 @@ class RunWriter:
         with self.lock:
             self.check_usable()
             now = snapshot.read(self.run, tables=[table.name])
+            counting = now.step_column(table.name, columns) if table.name in now.tables else None
+            column = counting or columns[0]
             kept = {name: now.rows_before(table.name, name, column, step) for name in now.writers}
             rows = {name: now.own_rows(name).get(table.name, 0) for name in kept}
             if others and any(kept[name] < rows[name] for name in kept if name != self.name):

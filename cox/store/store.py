@@ -294,7 +294,7 @@ class Store:
         nrows: int | None = None,
         *,
         step: float | None = None,
-        column: str = "step",
+        column: str | None = None,
         others: bool = True,
         purge_tensorboard: bool = True,
     ) -> None:
@@ -306,7 +306,8 @@ class Store:
                 writer; the rows of others stay.
             step: Drop the rows from the first on whose `column` is this or more: the step that will be logged
                 next. That goes for this process's rows and, see `others`, for those of an earlier attempt.
-            column: The column that counts steps.
+            column: The column that counts steps. None: as in a plot, the first of step, global_step,
+                iteration and epoch whose whole numbers grow with every row; if none does, the first of them.
             others: Whether to drop those of writers who are not at it now, and were not since this attempt
                 began: of a sole writer where ranks go on, of all ranks where a sole writer does, and of ranks
                 that have not come back yet or never will. A rank that the earlier attempt did not have cannot

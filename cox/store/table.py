@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cox import steps
 from cox.errors import (
     CoxError,
     LossyConversionWarning,
@@ -17,6 +18,7 @@ from cox.errors import (
     RewindError,
     RowError,
     StorageError,
+    there_are,
     unknown,
     warn,
 )
@@ -230,7 +232,7 @@ class Table:
         nrows: int | None = None,
         *,
         step: float | None = None,
-        column: str = "step",
+        column: str | None = None,
         others: bool = True,
     ) -> int:
         """Drop the later rows, to go on from a checkpoint. See `Store.rewind`.
@@ -250,8 +252,8 @@ class Table:
         first = as_number(step)
         if first is None:
             raise RewindError(f"table {self.name!r}: step={shown(step)} is not a number")
-        self._check_counts(column)
-        return state.writer.rewind_to_step(state, column, first, others=others) if state.in_run else 0
+        columns = self._counting(column)
+        return state.writer.rewind_to_step(state, columns, first, others=others) if state.in_run else 0
 
     # --- Inside
 
@@ -493,15 +495,25 @@ class Table:
         if self._state is not None:
             self._found, self._state = self._state.schema, None
 
-    def _check_counts(self, column: str) -> None:
-        """Refuse a column that cannot count steps."""
-        known = self._columns.get(column)
-        if known is None:
-            raise RewindError(unknown(f"table {self.name!r} has no column", column, self._columns.names()))
-        if not known.traits.is_number:
-            raise RewindError(
-                f"table {self.name!r}: column {column!r} ({type_name(known.type)}) cannot count steps"
+    def _counting(self, column: str | None) -> list[str]:
+        """The columns that may count the steps of a rewind: the one that is given, or those of such names.
+
+        Raises:
+            RewindError: There is none; names those that would do.
+        """
+        numbers = [each.name for each in self._columns if each.traits.is_number]
+        names = steps.candidates(numbers) if column is None else [column] if column in numbers else []
+        if names:
+            return names
+        refusal = f"table {self.name!r}: no column {', '.join(steps.STEP_COLUMNS)} counts steps; give column="
+        if column is not None:
+            known = self._columns.get(column)
+            refusal = (
+                unknown(f"table {self.name!r} has no column", column, self._columns.names())
+                if known is None
+                else f"table {self.name!r}: column {column!r} ({type_name(known.type)}) cannot count steps"
             )
+        raise RewindError(f"{refusal}; of columns that can {there_are(numbers)}")
 
     def _payload(self, uid: str) -> Path:
         if not isinstance(uid, str) or not layout.is_file_name(uid):

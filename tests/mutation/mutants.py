@@ -413,6 +413,13 @@ MUTANTS = [
         f"{CRASH}/test_concurrency.py::test_a_rank_that_opens_while_another_closes_leaves_its_fold_alone",
     ),
     Mutant(
+        "a rewind goes by the column that counts the rows",
+        "cox/storage/writer.py",
+        "            column = counting or columns[0]\n",
+        "            column = columns[0]\n",
+        f"{TROUBLES}/test_steps.py::test_a_rewind",
+    ),
+    Mutant(
         "a rewind spares the rows of ranks that ended since the attempt began",
         "cox/storage/writer.py",
         "        attempt = sessions.read(self.run).last_attempt()\n",

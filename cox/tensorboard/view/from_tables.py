@@ -24,7 +24,6 @@ from cox.errors import (
     warn,
 )
 from cox.objects.trust import Trust
-from cox.schema import Column
 from cox.storage import layout, runinfo, snapshot
 from cox.storage.columns import Array, TableData
 from cox.storage.scan import State, state_of
@@ -230,22 +229,19 @@ def _is_part_of(points: Mapping[_Key, _Points], key: _Key, nrows: int, checksum:
 def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _Points]]:
     """The scalars of a table, of each rank by itself. Columns that say when are none."""
     columns = {column.name: column for column in table.schema if column.traits.is_number}
-    by_rank = list(now.by_rank(table.name))
-    parts = [rows for _, rows in by_rank]
-    step = next(
-        (columns[name] for name in steps.candidates(columns) if _counts(table, columns[name], parts)), None
-    )
+    counting = now.step_column(table.name, steps.candidates(columns))
+    step = None if counting is None else columns[counting]
     clock = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
     rank = columns.get(layout.RANK_COLUMN) if now.has_ranks(table.name) else None
     shown = [column for column in columns.values() if column not in (step, clock, rank)]
-    times = None if clock is None else _times(*_numbers(table, clock))
+    times = None if clock is None else _times(*table.numbers(clock))
     if clock is not None and times is None:
         shown.append(clock)
-    found = [_numbers(table, column) for column in shown]
-    for one, rows in by_rank:
+    found = [table.numbers(column) for column in shown]
+    for one, rows in now.by_rank(table.name):
         places = np.arange(len(rows), dtype=np.float64)
         if step is not None:
-            values, missing = _numbers(table, step)
+            values, missing = table.numbers(step)
             # a row without a step has no place
             rows = rows[steps.are_steps(values, missing)[rows]]
             places = values[rows]
@@ -262,11 +258,6 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
         )
 
 
-def _counts(table: TableData, column: Column, parts: Sequence[Array]) -> bool:
-    values, missing = _numbers(table, column)
-    return steps.counts(values, steps.are_steps(values, missing), parts)
-
-
 def _times(times: Array, missing: Array | None) -> Array | None:
     """When rows were written; None if that is not what the numbers say. Between two times, in proportion."""
     known = np.isfinite(times) if missing is None else np.isfinite(times) & ~missing
@@ -277,11 +268,6 @@ def _times(times: Array, missing: Array | None) -> Array | None:
     if known.all():
         return times
     return np.interp(np.arange(len(times)), np.flatnonzero(known), times[known])
-
-
-def _numbers(table: TableData, column: Column) -> tuple[Array, Array | None]:
-    values, missing = table.column(column)
-    return values.astype(np.float64), missing
 
 
 def _span(run: layout.RunLayout, state: State) -> tuple[float, float]:
