@@ -45,6 +45,8 @@ STORAGE: list[set[str]] = [
     {"cox.storage.replay", "cox.storage.runinfo"},
     {"cox.storage.sessions", "cox.storage.snapshot"},
     {"cox.storage.fold", "cox.storage.salvage", "cox.storage.status"},
+    {"cox.storage.leftovers"},
+    {"cox.storage.hold"},
     {"cox.storage.writer"},
     {"cox.storage.open_writers"},
     {"cox.storage"},

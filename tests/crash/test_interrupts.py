@@ -22,7 +22,7 @@ import pytest
 
 import cox
 from cox.errors import ClosedError
-from cox.storage import fold, fs, schemas, snapshot, writer
+from cox.storage import fold, fs, hold, schemas, snapshot, writer
 from cox.storage.hdf5 import content, reading, writing
 from cox.storage.journal import format as journal_format
 from cox.storage.journal import writing as journal_writing
@@ -171,7 +171,7 @@ def handler_comes(folder: Path, point: int, operation: str, handler: str) -> boo
 
     done = False
     try:
-        with interrupted(point, handle, writer, schemas, fold):
+        with interrupted(point, handle, writer, hold, schemas, fold):
             OPERATIONS[operation](store)
             done = True
     except ClosedError:
@@ -247,7 +247,7 @@ def test_ctrl_c_in_the_middle_of_a_fold_costs_nothing(tmp_path: Path) -> None:
         while stopped and at < 1200:  # rows that are left over make the next fold longer
             rows.append_row({"step": point, "thing": point})
             try:
-                with interrupted(at, ctrl_c, writer, fold, snapshot, fs, reading, writing, content):
+                with interrupted(at, ctrl_c, writer, hold, fold, snapshot, fs, reading, writing, content):
                     store._writer.fold_if_it_helps()  # type: ignore[union-attr]
                 stopped = False
             except KeyboardInterrupt:

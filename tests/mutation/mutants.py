@@ -293,7 +293,7 @@ MUTANTS = [
     ),
     Mutant(
         "writing into no linked directory of a run",
-        "cox/storage/writer.py",
+        "cox/storage/hold.py",
         "            fs.refuse_links(*run.directories, run.events_dir(rank))\n",
         "",
         f"{TROUBLES}/test_links_and_pipes.py::test_a_directory_that_leads_out_of_the_run_is_refused_with_the_remedy",
@@ -407,9 +407,9 @@ MUTANTS = [
     ),
     Mutant(
         "sweeping up under the lock of the fold",
-        "cox/storage/writer.py",
-        "            with claims.exclusive(self.run.fold_lock, patience=0):\n",
-        "            if True:\n",
+        "cox/storage/leftovers.py",
+        "        with claims.exclusive(run.fold_lock, patience=0):\n            unfinished",
+        "        if True:\n            unfinished",
         f"{CRASH}/test_concurrency.py::test_a_rank_that_opens_while_another_closes_leaves_its_fold_alone",
     ),
     Mutant(
@@ -465,7 +465,7 @@ MUTANTS = [
     ),
     Mutant(
         "who only looks leaves no session",
-        "cox/storage/writer.py",
+        "cox/storage/hold.py",
         "        return joins or (is_new and not history.count)\n",
         "        return True\n",
         f"{TROUBLES}/test_sessions.py::test_who_opens_a_run_and_only_reads_changes_nothing_of_what_it_says",
@@ -479,7 +479,7 @@ MUTANTS = [
     ),
     Mutant(
         "a crash is written down before the signs of it change",
-        "cox/storage/writer.py",
+        "cox/storage/hold.py",
         "                sessions.settle(run, self.name, signs)\n",
         "",
         f"{TROUBLES}/test_sessions.py::test_who_opens_a_run_and_only_reads_changes_nothing_of_what_it_says",
@@ -507,7 +507,7 @@ MUTANTS = [
     ),
     Mutant(
         "looking whether the run is still there",
-        "cox/storage/writer.py",
+        "cox/storage/hold.py",
         "        if self._gone is not None or self._in_place():\n            return\n        self.journal",
         "        return\n        self.journal",
         "tests/troubles/test_gone.py::test_a_removed_run_is_noticed_within_a_second_and_stays_removed",
@@ -521,7 +521,7 @@ MUTANTS = [
     ),
     Mutant(
         "waiting for a removal that goes on",
-        "cox/storage/writer.py",
+        "cox/storage/hold.py",
         "            place.wait_until_settled(self.run.root)\n",
         "            pass\n",
         "tests/troubles/test_gone.py::test_a_removal_that_takes_its_time_is_not_disturbed",
@@ -600,7 +600,7 @@ MUTANTS = [
     ),
     Mutant(
         "opening a run again for a row at the end",
-        "cox/storage/writer.py",
+        "cox/storage/hold.py",
         "            if not self.reopens:\n                raise self._gone\n",
         "            if True:\n                raise self._gone\n",
         "tests/troubles/test_the_end_of_a_program.py",
