@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cox.analysis.choices import WIDE_REDUCTIONS
 from cox.collection.runs import Directory, ExpFilter, Runs, by_table
 from cox.errors import CompareError, ReadOnlyError, there_are
 from cox.extras import needed
@@ -289,9 +290,9 @@ class CollectionReader:
         from cox.collection import overview
 
         reductions = [reduce] if isinstance(reduce, str) else list(reduce)
-        unknown = [how for how in reductions if how not in overview.REDUCTIONS]
+        unknown = [how for how in reductions if how not in WIDE_REDUCTIONS]
         if unknown:
-            raise CompareError(f"reduce={unknown[0]!r}: {there_are(overview.REDUCTIONS, str(unknown[0]))}")
+            raise CompareError(f"reduce={unknown[0]!r}: {there_are(WIDE_REDUCTIONS, str(unknown[0]))}")
         source = self.source
         found = source.parameters(source.chosen(exp_filter, params))
         known = source.tables_of(found)
@@ -554,9 +555,9 @@ class CollectionReader:
         Example:
             >>> reader.sql("select lr, max(acc) from results join metadata using (exp_id) group by lr")
         """
-        from cox.exports import engines
+        from cox.exports import PARAMS, RUNS, engines
 
-        tables: dict[str, Callable[[], Any]] = {"runs": self._runs_in_arrow, "params": self._params_in_arrow}
+        tables: dict[str, Callable[[], Any]] = {RUNS: self._runs_in_arrow, PARAMS: self._params_in_arrow}
         own = {name: self._table(name) for name in self.source.schemas(quiet=True)}
         for name in {name.lower() for name in own}:
             tables.pop(name, None)

@@ -20,6 +20,7 @@ import click
 
 from cox.display.text import printable
 from cox.errors import CoxError, CoxWarning, PredicateError, ViewError
+from cox.storage.layout import METADATA_TABLE
 from cox.tensorboard.view.from_tables import TableEvents
 from cox.tensorboard.view.notebook import logdir
 from cox.tensorboard.view.selection import Selection, Shown, links, named
@@ -50,7 +51,7 @@ class _Command(click.Command):
     "spec. -<exp_id> is always appended. Without it, the parameters that differ between the runs are shown.",
 )
 @click.option("--port", default=6006, type=click.IntRange(0, 65535), help="The server's port; 0: a free one.")
-@click.option("--metadata-table", default="metadata", metavar="NAME", help="The table of the parameters.")
+@click.option("--metadata-table", default=METADATA_TABLE, metavar="NAME", help="The table of the parameters.")
 @click.option(
     "--filter-param",
     multiple=True,

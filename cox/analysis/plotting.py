@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cox import steps
+from cox.analysis.choices import BANDS, LOGARITHMIC
 from cox.analysis.parameters import Parameters, identity, is_missing, is_number, not_found, order, shortened
 from cox.analysis.statistics import Array, as_numbers, by_run, check_level, half_width
 from cox.display.text import printable
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot"]
 
-BANDS = ("ci", "sd", "minmax", None)
 SUFFIXES = (".png", ".pdf", ".svg")
 SIZE = (6.0, 4.0)  # inches
 DPI = 150
@@ -321,8 +321,8 @@ def _check(
 ) -> None:
     if band not in BANDS:
         raise CompareError(f"{argument('band', band)}: {there_are(BANDS, str(band))}")
-    if log not in ("", "x", "y", "xy"):
-        raise CompareError(f"{argument('log', log)}: there are '', 'x', 'y' and 'xy'")
+    if log not in LOGARITHMIC:
+        raise CompareError(f"{argument('log', log)}: {there_are(LOGARITHMIC, log)}")
     if bins is not None and bins < 1:
         raise CompareError(f"{argument('bins', bins)}: a line needs at least one part of the axis")
     if not 0 <= smooth < 1:

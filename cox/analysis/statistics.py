@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from cox.analysis.choices import INTERVALS, REDUCTIONS
 from cox.analysis.parameters import (
     Parameters,
     identity,
@@ -42,10 +43,9 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 #: The sections of `diff` that come first.
 SECTIONS = ("parameters", "environment", "results")
-INTERVALS = ("t", "bootstrap")
 
 #: fmin and fmax take NaN only where there is nothing else: the best that a run had before it diverged.
-_REDUCTIONS: dict[str, Callable[[Array], Any]] = {
+_FUNCTIONS: dict[str, Callable[[Array], Any]] = {
     "last": lambda values: values[-1],
     "first": lambda values: values[0],
     "max": np.fmax.reduce,
@@ -281,9 +281,9 @@ def _reduced(
     """Each run's number, of those that have a value, and the runs that have NaN among their values."""
     import pandas as pd
 
-    if isinstance(reduce, str) and reduce not in _REDUCTIONS:
+    if isinstance(reduce, str) and reduce not in REDUCTIONS:
         raise CompareError(
-            f"{argument('reduce', reduce)}: pass a function, or a name; {there_are(_REDUCTIONS, reduce)}"
+            f"{argument('reduce', reduce)}: pass a function, or a name; {there_are(REDUCTIONS, reduce)}"
         )
     values, missing = as_numbers(rows, metric)
     found, with_nan = {}, []
@@ -293,7 +293,7 @@ def _reduced(
             with_nan.append(run)
         with np.errstate(all="ignore"):  # of infinities
             number = (
-                _REDUCTIONS[reduce](own) if isinstance(reduce, str) else reduce(pd.Series(own, name=metric))
+                _FUNCTIONS[reduce](own) if isinstance(reduce, str) else reduce(pd.Series(own, name=metric))
             )
         try:
             found[run] = float(number)

@@ -16,12 +16,13 @@ from cox.display import times
 from cox.display.grid import DECORATION, PINNED, Column, Grid
 from cox.display.text import briefly
 from cox.errors import ColumnNotFoundError, unknown
+from cox.storage.status import CRASHED, FAILED, FINISHED, RUNNING, UNKNOWN
 
 if TYPE_CHECKING:
     from cox.collection.runs import Runs
     from cox.storage.status import Status
 
-COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "crashed": "magenta", "unknown": "dim"}
+COLOURS = {RUNNING: "cyan", FINISHED: "green", FAILED: "red", CRASHED: "magenta", UNKNOWN: "dim"}
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cox import metadata, predicates
+from cox.analysis.choices import WIDE_REDUCTIONS
 from cox.collection import ranks
 from cox.collection.assembly import Decode, refuse_unknown
 from cox.collection.blocks import Block
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 #: Which runs, by their parameters: a condition, or values, or a function of all parameters.
 ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], Any]"
-
-#: The numbers of a run that `wide` shows of each metric, unless told otherwise.
-REDUCTIONS = ("last", "min", "max")
 
 
 def parameters(
@@ -166,7 +164,7 @@ def lasts(
 def wide(
     found: Mapping[str, Mapping[str, Any]],
     tables: Mapping[str, Iterable[Block]],
-    reductions: Collection[str] = REDUCTIONS,
+    reductions: Collection[str] = WIDE_REDUCTIONS,
     ranked: Container[str] = (),
 ) -> pd.DataFrame:
     """A row for each run: its parameters, and numbers of each metric, `table.metric.last`; index `exp_id`.
@@ -174,8 +172,8 @@ def wide(
     Args:
         found: Its parameters.
         tables: The rows of each table.
-        reductions: Some of `REDUCTIONS`. Missing cells and nan count for none of them. They are floats, so
-            that integers beyond 2**53 are rounded.
+        reductions: Some of `WIDE_REDUCTIONS`. Missing cells and nan count for none of them. They are floats,
+            so that integers beyond 2**53 are rounded.
         ranked: The runs that ranks wrote; see `cox.collection.ranks` for which row is the last one.
     """
     import pandas as pd

@@ -30,7 +30,7 @@ from cox.collection.exported import OLD, Keys, Run, Source, as_json
 from cox.collection.outgoing import Outgoing, common_shapes, to_arrow
 from cox.collection.shapes import Shape
 from cox.errors import ExportError
-from cox.exports import engines
+from cox.exports import PARAMS, engines
 from cox.extras import needed
 from cox.schema import Column, Schema
 from cox.storage import claims, fs, layout
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 RUNS_IN_PART = 250
 #: How long to wait for another export to the same place, in seconds.
 PATIENCE = claims.PATIENCE
-#: The table of the runs' parameters.
-PARAMS = "params"
 
 _LOCK = "lock"
 _NEXT = "next"

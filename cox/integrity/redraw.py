@@ -24,9 +24,10 @@ from cox.integrity.repair import Originals, held
 from cox.objects.trust import Trust
 from cox.storage import fs, layout, snapshot
 from cox.storage.columns import Array, TableData
+from cox.storage.curvefiles import event_files
 from cox.storage.scan import is_run
 from cox.tensorboard import summaries, tfrecords
-from cox.tensorboard.eventfile import event_files, new_name
+from cox.tensorboard.eventfile import new_name
 
 #: Value and time of a point, in seconds since 1970.
 _Point = tuple[float, float]

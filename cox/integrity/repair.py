@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cox.errors import CoxError, RunInUseError
-from cox.integrity.verify import Report, event_files, verify
-from cox.storage import claims, fs, hdf5, layout, newest, salvage
+from cox.integrity.verify import Report, verify
+from cox.storage import claims, curvefiles, fs, hdf5, layout, newest, salvage
 from cox.tensorboard import tfrecords
 
 #: How long to wait for a fold of this run, in seconds.
@@ -172,7 +172,7 @@ def _repair_events(run: layout.RunLayout, originals: Originals) -> None:
     """Have the events that are whole stand in a file without gaps."""
     for path in run.tensorboard_dir.rglob(f"{layout.TEMPORARY_PREFIX}*"):
         fs.unlink(path)  # of a repair that was killed: no writer looks for it here
-    for path in event_files(run):
+    for path in curvefiles.event_files(run.tensorboard_dir, deep=True):
         data = fs.read_bytes(path)
         records = tfrecords.scan(data)
         if records.bad:

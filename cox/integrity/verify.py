@@ -17,7 +17,7 @@ from typing import Literal
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
 from cox.objects import payloads
 from cox.schema import Column
-from cox.storage import fs, layout, runinfo, salvage
+from cox.storage import curvefiles, fs, layout, runinfo, salvage
 from cox.storage.columns import TableData
 from cox.storage.scan import find_runs, is_run
 from cox.tensorboard import tfrecords
@@ -183,7 +183,7 @@ class _Examination:
             self._note(self._run.objects_dir, f"{len(orphans)} files that no row names, as {orphans[0]}")
 
     def _events(self) -> None:
-        for path in event_files(self._run):
+        for path in curvefiles.event_files(self._run.tensorboard_dir, deep=True):
             records = tfrecords.scan(fs.read_bytes(path))
             for start, stop in records.bad:
                 problem = f"{stop - start} bytes at {start} are damaged: TensorBoard shows nothing after them"
@@ -214,15 +214,6 @@ class _Examination:
 
     def _note(self, path: Path, problem: str) -> None:
         self.report.notes.append(Finding("note", os.path.relpath(path, self._run.root), problem))
-
-
-def event_files(run: layout.RunLayout) -> Iterator[Path]:
-    """TensorBoard's event files of a run."""
-    yield from (
-        path
-        for path in sorted(run.tensorboard_dir.rglob("*tfevents*"))
-        if path.is_file() and not path.is_symlink()
-    )
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -38,6 +38,17 @@ class Embedding:
     step: int
 
 
+def event_files(directory: Path, *, deep: bool = False) -> list[Path]:
+    """The event files of a directory, in the order in which TensorBoard reads them. No link is followed.
+
+    Args:
+        directory: The directory.
+        deep: Whether to look into the directories below it, too.
+    """
+    paths = directory.rglob(layout.EVENT_FILES) if deep else directory.glob(layout.EVENT_FILES)
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
+
+
 def subdirectories(place: Path) -> list[Path]:
     """The directories below a writer's own one in which cox made an event file.
 

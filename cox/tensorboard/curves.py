@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -253,14 +252,9 @@ def whole_step(step: Any) -> int:
     Raises:
         RowError: It is not a whole number of 64 bits.
     """
-    value = step
-    if callable(item := getattr(step, "item", None)):
-        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # it has several elements
-            value = item()
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # nan and infinity
-            if int(value) == value and schema.INT_MIN <= value <= schema.INT_MAX:
-                return int(value)
+    number = schema.as_number(step)
+    if isinstance(number, int) and schema.INT_MIN <= number <= schema.INT_MAX:
+        return number
     raise RowError(f"step={schema.shown(step)} is not a whole number of 64 bits: give one, or leave it out")
 
 

@@ -422,13 +422,6 @@ def new_name() -> str:
     return layout.event_file_name(time.time(), socket.gethostname(), os.getpid(), next(_files_made))
 
 
-def event_files(directory: Path) -> list[Path]:
-    """The event files of a directory, in the order in which TensorBoard reads them."""
-    return sorted(
-        path for path in directory.glob(layout.EVENT_FILES) if path.is_file() and not path.is_symlink()
-    )
-
-
 @dataclass(slots=True)
 class Drawn:
     """What stands in the event files of a directory, without what was purged.
@@ -449,7 +442,7 @@ def drawn(directory: Path) -> Drawn:
         OSError: One cannot be read.
     """
     seen = Drawn()
-    for path in event_files(directory):
+    for path in curvefiles.event_files(directory):
         for data in tfrecords.contents(fs.read_bytes(path)):
             event = summaries.read(data)
             if event.purged_from is not None:

@@ -280,6 +280,16 @@ def test_events_behind_a_damaged_one_are_shown_again(tmp_path: Path) -> None:
 # --- What it leaves alone
 
 
+def test_a_note_beside_event_files_is_not_one(tmp_path: Path) -> None:
+    text = "tfevents: the second file is the best"
+    with cox.Store(tmp_path, "run") as store:
+        store.tensorboard.add_scalar("x", 1.0, 0)
+        note = Path(store.tb_dir, "notes on tfevents.md")
+        note.write_text(text)
+    assert repair(tmp_path / "run").before.ok
+    assert note.read_text() == text
+
+
 def test_a_whole_run_is_left_untouched(tmp_path: Path) -> None:
     folded_run(tmp_path, ROWS)
     live_run_with_a_fold(tmp_path / "killed")

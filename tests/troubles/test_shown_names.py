@@ -25,8 +25,8 @@ from cox.collection.dataset import directory_of, path_of, place_of
 from cox.collection.naming import quoted, readable, resolve
 from cox.display.text import printable
 from cox.errors import RunNameError
+from cox.storage.curvefiles import event_files
 from cox.tensorboard import summaries, tfrecords
-from cox.tensorboard.eventfile import event_files
 from cox.tensorboard.view import names
 from cox.tensorboard.view.from_tables import TableEvents
 from cox.tensorboard.view.links import LinkDirectory

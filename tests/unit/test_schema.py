@@ -17,11 +17,14 @@ from cox.schema import (
     PYTORCH_STATE,
     Column,
     Schema,
+    as_count,
+    as_number,
     convert,
     describe_difference,
     infer,
     type_name,
 )
+from cox.tensorboard.curves import whole_step
 
 FLOAT, INT, TEXT, TRUTH = (Column("x", kind) for kind in ("float", "int", "str", "bool"))
 
@@ -370,3 +373,16 @@ def test_a_subclass_of_str_is_stored_as_a_str() -> None:
     made = convert(Loud("x"), TEXT, table="t").value
     assert type(made) is str
     assert made == "x"
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, np.int64(2**53 + 1), np.array([2**53 + 1]), 3.0, np.float32(3)])
+def test_a_number_of_any_library_is_taken_exactly(value: Any) -> None:
+    whole = int(np.asarray(value).item())
+    assert as_number(value) == as_count(value) == whole_step(value) == whole
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "3", b"3", math.nan, math.inf, None, [3], np.ones(2), 0.5])
+def test_what_is_not_a_whole_number_is_no_count_and_no_step(value: Any) -> None:
+    assert as_count(value) is None
+    with pytest.raises(RowError, match="not a whole number of 64 bits"):
+        whole_step(value)

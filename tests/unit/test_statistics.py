@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from cox.analysis import statistics
+from cox.analysis.choices import REDUCTIONS
 from cox.analysis.shown import STATISTICS
 from cox.analysis.statistics import compare, diff
 from cox.errors import ColumnNotFoundError, CompareError, MissingExtraError
@@ -490,3 +492,7 @@ def test_equal_runs_give_an_empty_frame() -> None:
 def test_the_statistics_are_told_in_the_docstring() -> None:
     for name in STATISTICS:
         assert f"`{name}`" in (compare.__doc__ or "")
+
+
+def test_each_reduction_has_a_function() -> None:
+    assert tuple(statistics._FUNCTIONS) == REDUCTIONS

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cox.analysis.choices import INTERVALS, REDUCTIONS
 from cox.cli import options, tables, terminal
 from cox.cli.runs import reader_at, table_of
 from cox.collection.naming import shortening
@@ -17,7 +18,6 @@ from cox.display.grid import DECORATION, PINNED, Column, Grid, from_frame
 if TYPE_CHECKING:
     from cox.analysis.shown import Comparison
 
-REDUCTIONS = ("last", "first", "max", "min", "mean", "median", "sum")
 #: How many runs a note names.
 _MOST_NAMED = 5
 
@@ -37,7 +37,7 @@ _MOST_NAMED = 5
 )
 @click.option(
     "--interval",
-    type=click.Choice(["t", "bootstrap"]),
+    type=click.Choice(INTERVALS),
     default="t",
     show_default=True,
     help="Student's t, or BCa bootstrap.",

@@ -15,12 +15,12 @@ from cox.collection.listing import Run
 from cox.display import times
 from cox.display.fitting import fit
 from cox.display.text import printable
+from cox.storage.status import STATES
 
 if TYPE_CHECKING:
     from cox.display.grid import Grid
     from cox.readers import CollectionReader
 
-STATES = ("running", "finished", "failed", "crashed", "unknown")
 #: How many runs are listed where there is no terminal to be filled.
 _MOST = 20
 #: Lines of a terminal that are left to what stands around the list.
@@ -117,7 +117,7 @@ def _chosen(reader: CollectionReader, where: str | None, states: Sequence[str]) 
     if where is not None:
         from cox.collection.overview import filtered
 
-        names = filtered(reader.source.parameters(names), where, "metadata")
+        names = filtered(reader.source.parameters(names), where, reader.source.metadata)
     if states:
         found = listing.statuses(reader.source, names)
         names = [name for name, status in found.items() if status.state in states]

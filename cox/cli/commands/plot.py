@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from cox.analysis.choices import BANDS, LOGARITHMIC
 from cox.cli import options, tables
 from cox.cli.runs import reader_at, table_of
 from cox.display.text import digest
@@ -31,7 +32,7 @@ _MOST_BYTES = 200
 @options.over
 @click.option(
     "--band",
-    type=click.Choice(["ci", "sd", "minmax", "none"]),
+    type=click.Choice([band or "none" for band in BANDS]),
     default="ci",
     show_default=True,
     help="What is shown around a mean.",
@@ -46,7 +47,9 @@ _MOST_BYTES = 200
     metavar="S",
     help="Smooth each run as TensorBoard does: 0 not at all, 0.9 a lot.",
 )
-@click.option("--log", type=click.Choice(["x", "y", "xy"]), help="Which axes are logarithmic.")
+@click.option(
+    "--log", type=click.Choice([axes for axes in LOGARITHMIC if axes]), help="Which axes are logarithmic."
+)
 @click.option("--title", metavar="TEXT", help="Above the axes.")
 @options.mixed
 @options.where

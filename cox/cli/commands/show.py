@@ -17,6 +17,7 @@ from cox.collection.naming import readable
 from cox.display import times
 from cox.display.grid import Column, Grid
 from cox.display.text import printable, text
+from cox.storage.layout import METADATA_TABLE
 
 if TYPE_CHECKING:
     from cox.storage.columns import TableData
@@ -78,7 +79,7 @@ def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
         name: dict(zip(table.schema.names(), row, strict=True))
         for name, table in found.items()
         for row in rows.last(table, table.schema.names(), 1)
-        if name != "metadata"
+        if name != METADATA_TABLE
     }
     return Run(run.root.name, run.root, status_of(run), params, last)
 
@@ -190,7 +191,7 @@ def _table(table: TableData) -> None:
     types = ", ".join(f"{printable(name)}: {kind}" for name, kind in _types(table).items())
     for line in _wrapped(types):
         click.echo(f"  {line}")
-    if table.name == "metadata" or not table.nrows:
+    if table.name == METADATA_TABLE or not table.nrows:
         return
     click.echo()
     names = table.schema.names()

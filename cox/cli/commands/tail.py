@@ -17,6 +17,7 @@ from cox.cli.runs import find
 from cox.collection.naming import shown_as, some
 from cox.display.text import cut, padded, printable, text, width
 from cox.errors import RunNotFoundError, TableNotFoundError, unknown
+from cox.storage.layout import METADATA_TABLE
 
 if TYPE_CHECKING:
     from cox.storage.columns import Array, TableData
@@ -32,7 +33,6 @@ GRACE, GRACE_OF_THE_LIVING = 1.0, 60.0
 #: How many rows are remembered, to find out whether they were rewritten.
 _REMEMBERED = 1000
 _ENDED = {"finished": 0, "failed": 1, "crashed": 1, "unknown": 0}
-_METADATA = "metadata"
 _GAP = "  "
 
 
@@ -99,7 +99,7 @@ def _choose(now: Snapshot, asked: str | None, run: RunLayout) -> str | None:
                 f"{len(alike)} tables of {run.root.name} are shown as {asked}: {some(alike)}"
             )
         return alike[0] if alike else None
-    names = [name for name in now.tables if name != _METADATA]
+    names = [name for name in now.tables if name != METADATA_TABLE]
     if len(names) > 1:
         raise click.UsageError(f"{run.root.name} has the tables {', '.join(map(repr, names))}: name one")
     return names[0] if names else None
@@ -107,7 +107,7 @@ def _choose(now: Snapshot, asked: str | None, run: RunLayout) -> str | None:
 
 def _no_table(asked: str | None, now: Snapshot, run: RunLayout) -> str:
     if asked is None:
-        only = " but its metadata" if _METADATA in now.tables else ""
+        only = " but its metadata" if METADATA_TABLE in now.tables else ""
         return f"run {run.root} has no table{only}; -f waits for one"
     return unknown(f"run {run.root} has no table", asked, now.tables)
 

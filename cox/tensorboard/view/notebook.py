@@ -25,7 +25,7 @@ def logdir(
     folder: str | os.PathLike[str],
     format_str: str | None = None,
     *,
-    metadata_table: str = "metadata",
+    metadata_table: str = layout.METADATA_TABLE,
     filters: Iterable[tuple[str, str]] = (),
     where: str | None = None,
     nested: bool = False,
