@@ -145,7 +145,8 @@ class Hold(ABC):
     def check_place(self) -> None:
         """Make sure that readers of the run will find what is written next. The caller holds the lock.
 
-        A run that was moved is followed, and what was removed of it is written anew.
+        A run that was moved is followed, what was removed of it is written anew, and a journal that another
+        program has written into is not gone on with.
 
         Raises:
             RunGoneError: It is not there any more.
@@ -162,6 +163,8 @@ class Hold(ABC):
             if moved is None or moved.root == self.run.root:
                 raise place.gone(self.run.root, files, self.count_rows())
             self._follow(moved)
+        if not self.journal.is_whole():
+            self._leave_journal()
         if not self._in_place():
             with explained(self.run.root, "cannot write anew what was removed of the run"):
                 self._restore()
@@ -177,7 +180,7 @@ class Hold(ABC):
             return self.run.root == root
 
     def _in_place(self) -> bool:
-        return self._claim.in_place() and self.journal.in_place()
+        return self._claim.in_place() and self.journal.in_place() and self.journal.is_whole()
 
     def _is_ours(self) -> bool:
         """Whether the directory at the run's path is this run, whatever was removed of it."""
@@ -193,6 +196,17 @@ class Hold(ABC):
         self._session.run = run
         with contextlib.suppress(OSError, CoxError):  # then who looks for the old name does not find it
             runinfo.mark_moved(run, before)
+
+    def _leave_journal(self) -> None:
+        """Have the next row begin a journal: where another program has written, nobody may find it."""
+        name = self.journal.path.name if self.journal.path else "of a row before"
+        self.journal.close()
+        _log.warning(
+            "run %s: another program has emptied the journal %s, or put an older one in its place: rows that "
+            "it held are lost; the next ones go into a new journal",
+            self.run.root,
+            name,
+        )
 
     def _restore(self) -> None:
         """Make what was removed of the run again: rows are still in the open journal."""

@@ -513,6 +513,13 @@ MUTANTS = [
         "tests/troubles/test_gone.py::test_a_removed_run_is_noticed_within_a_second_and_stays_removed",
     ),
     Mutant(
+        "looking whether another program has written into the journal",
+        "cox/storage/journal/writing.py",
+        "offset - len(last)) != last):",
+        "offset - len(last)) == b''):",
+        "tests/troubles/test_gone.py::test_no_row_goes_into_a_journal_that_another_program_has_written_into",
+    ),
+    Mutant(
         "looking before a fold",
         "cox/storage/writer.py",
         "                self.check_place()\n            except CoxError:\n                self.journal",

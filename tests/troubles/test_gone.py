@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,32 @@ def test_what_is_removed_of_a_run_is_written_anew(
     with open_store(tmp_path) as store:
         append(store, 10)
     assert values(tmp_path) == list(range(11))
+
+
+@pytest.mark.parametrize("what", ["emptied", "an older copy"])
+@pytest.mark.parametrize("idle", [True, False])
+def test_no_row_goes_into_a_journal_that_another_program_has_written_into(
+    tmp_path: Path, what: str, idle: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is the same one, and rows that are written behind its end make it as long as before."""
+    store = open_store(tmp_path)
+    append(store, *range(3))
+    (journal,) = (tmp_path / "run" / ".cox" / "journal").glob("*.log")
+    older = journal.read_bytes() if what == "an older copy" else b""
+    append(store, *range(3, 6))
+    store.look()
+    journal.write_bytes(older)
+    if not idle:
+        append(store, 6)
+    store.look()
+    append(store, *range(10, 14))
+    assert "another program has emptied the journal" in caplog.text
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert values(tmp_path)[-4:] == [10, 11, 12, 13]
+    assert any("records are lost" in str(each.message) for each in told)
+    store.close()
+    assert values(tmp_path)[-4:] == [10, 11, 12, 13]
 
 
 def test_a_fold_notices_that_the_run_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ _crc32 = zlib.crc32
 
 #: How many journals a journal names that it continues.
 MOST_AFTER = 16
+#: So many of the last bytes tell whether a file still has what was written.
+_LAST_BYTES = 16
 
 
 class Counted(Protocol):
@@ -68,6 +70,8 @@ class JournalWriter:
         self.dirty = False
         self._header_size = 0
         self._first_seq = 0
+        #: What stood in the file when it was last looked at: its salt, an offset, and the bytes before that.
+        self._seen = 0, 0, b""
 
     @property
     def salts(self) -> set[int]:
@@ -174,6 +178,26 @@ class JournalWriter:
         """Whether a reader of the run finds this file, or there is none. From any thread."""
         fd, path = self.fd, self.path
         return path is None or fd < 0 or fs.leads_to(path, fd)
+
+    def is_whole(self) -> bool:
+        """Whether the file still holds what stood in it when this was last asked. From any thread.
+
+        Another program may have emptied it, or put an older copy's bytes into it. What is written behind
+        those makes it as long as before, so that its length alone does not tell.
+        """
+        fd, size, salt = self.fd, self.size, self.salt
+        of, offset, last = self._seen
+        length = min(size, _LAST_BYTES)
+        try:
+            if fd < 0 or (of == salt and os.pread(fd, len(last), offset - len(last)) != last):
+                return fd < 0
+            now = os.pread(fd, length, size - length)
+        except OSError:  # closed by its own thread just now, or the disk does not say
+            return True
+        if len(now) < length:
+            return False
+        self._seen = salt, size, now
+        return True
 
     def follow(self, run: layout.RunLayout) -> None:
         """Go on in a run that was moved, with all of its files."""
