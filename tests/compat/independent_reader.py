@@ -19,9 +19,7 @@ class Table:
     """Columns are {name: (kind, nullable)}, rows (writer, number, {column: cell}), None is a missing cell."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, tuple[str, bool]] = {}
-        self.rows: list[tuple[str, int, dict]] = []
-        self.counts: dict[str, int] = defaultdict(int)  # the number of each writer's next row
+        self.columns, self.rows, self.counts = {}, [], defaultdict(int)  # the next number of each writer
 
     def declare(self, column: str, kind: str, nullable: bool) -> None:
         before, was_nullable = self.columns.get(column, (kind, nullable))
@@ -41,8 +39,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         data, (self.writer, _, salt) = path.read_bytes(), path.stem.rpartition("-")
         self.size, self.salt, i, records = len(data), int(salt, 16), 8, []
-        if data[:6] == b"COXLOG" and int.from_bytes(data[6:8], "little") > 2:
-            raise ValueError(f"{path} is of a newer version than this program")
+        assert data[:6] != b"COXLOG" or int.from_bytes(data[6:8], "little") <= 2, f"{path}: a newer version"
         while 0 <= (i := data.find(b"\xc0\xc5", i)) <= len(data) - 10:
             length, checksum = struct.unpack_from("<II", data, i + 2)
             payload = data[i + 10 : i + 10 + length]
@@ -70,7 +67,7 @@ def lineage(journals: list[Journal], state: dict) -> list[tuple[Journal, int, in
             return (None, last_end) if j.salt == last else None
         if j.after is None:
             before = [(o.end, o.salt) for o in others.values() if o.end <= j.first and place(o)]
-            return max(before)[::-1] if before else (None, seq)
+            return max(before)[::-1] if before else (None, seq) if not listed or j.first >= seq else None
         for salt, end in reversed(j.after):
             if salt in others and place(others[salt]):
                 return salt, end
@@ -98,7 +95,7 @@ def replay(tables: dict[str, Table], writer: str, chain: list[tuple[Journal, int
                     tables[name].declare(*column)
             elif seq >= start and kind == REWIND:
                 tables[of].rewind(writer, *rest)
-            elif seq >= start and kind == ROW and of in declared:
+            elif seq >= start and kind == ROW and of in declared and len(rest) <= 1 + len(declared[of][1]):
                 row = dict(zip(declared[of][1], rest[1:], strict=False))
                 tables[declared[of][0]].rewind(writer, rest[0], row)
             start = max(start, seq + 1)  # what is written twice counts once
@@ -125,14 +122,18 @@ def read_table(file: h5py.File, name: str, said: dict, writers: dict) -> Table:
 
 def read(run: Path) -> dict[str, Table]:
     journals = [Journal(path) for path in sorted((run / ".cox" / "journal").glob("*.log"))]
-    with h5py.File(run / "store.h5") as file:  # after the journals
-        store, tables = json.loads(file.attrs["COX_RUN"]), defaultdict(Table)
-        for name, said in store["tables"].items():
-            tables[name] = read_table(file, name, said, store["writers"])
-    said = json.loads((run / ".cox" / "run.json").read_text()).get("id")
+    store, tables = {"tables": {}, "writers": {}}, defaultdict(Table)
+    for path in run.glob("store.h5"):  # after the journals; a loss of power may leave none
+        with h5py.File(path) as file:
+            store = json.loads(file.attrs["COX_RUN"])
+            for name, said in store["tables"].items():
+                tables[name] = read_table(file, name, said, store["writers"])
+    said = json.loads(next((path.read_text() for path in run.glob(".cox/run.json")), "{}")).get("id")
     life = store.get("id") or max(((j.size, j.run) for j in journals if j.run), default=(0, None))[1]
     if said in {store.get("id"), *(j.run for j in journals if not j.after or "id" not in store)}:
         life = said
+    if store.get("id") not in (None, life):
+        store, tables = {"writers": {}}, defaultdict(Table)
     for writer in sorted({j.writer for j in journals}):
         own = [j for j in journals if j.writer == writer and j.run in (None, life)]
         replay(tables, writer, lineage(own, store["writers"].get(writer, {})))

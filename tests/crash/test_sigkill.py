@@ -20,6 +20,7 @@ import tables
 
 import cox
 from cox.storage import layout
+from tests.compat import comparison
 from tests.crash import workload
 from tests.crash.children import Counter
 from tests.crash.zygote import PATIENCE, Child, Zygote
@@ -73,6 +74,7 @@ class Victim:
         allowed = self.history[acknowledged : acknowledged + 2]
         assert found in allowed, f"seed {SEED}, after {acknowledged} operations"
         self.done = acknowledged + allowed.index(found)
+        comparison.assert_readers_agree(self.run.root)
         if thoroughly:
             assert_readers_agree(self.folder, found)
             assert_is_a_store_file(self.run.store_file, self.history[: self.done + 1])

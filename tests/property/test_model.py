@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import cox
 from cox.errors import RewindError, RowError, SchemaError
 from cox.storage import snapshot, writer
+from tests.compat import comparison
 
 EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "60"))
 STEPS = int(os.environ.get("COX_PROPERTY_STEPS", "30"))
@@ -100,6 +101,8 @@ class RunMachine(RuleBasedStateMachine):
         self.objects = 0
 
     def teardown(self) -> None:
+        if self.stores:
+            comparison.assert_readers_agree(self.folder / "run")
         for store in self.stores.values():
             for table in store._tables.values():
                 table._drop_working_row()

@@ -15,6 +15,7 @@ from cox.errors import DamageWarning
 from cox.integrity.repair import repair
 from cox.integrity.verify import verify
 from cox.storage import fold, journal, layout, runinfo, snapshot
+from tests.compat import comparison
 
 SCHEMA = {"n": int, "who": str}
 
@@ -57,6 +58,7 @@ def read(folder: Path) -> tuple[dict[str, int], list[str]]:
         with cox.Store(folder, "x", mode="r") as store:
             rows = Counter(store["t"].df["who"]) if "t" in store else Counter()
     assert all(warning.category is DamageWarning for warning in caught)
+    comparison.assert_readers_agree(folder / "x")
     return dict(rows), sorted({str(warning.message) for warning in caught})
 
 

@@ -28,6 +28,7 @@ from cox.objects.trust import Place, Trust, place_of
 from cox.schema import Column
 from cox.storage import hdf5, layout, snapshot
 from cox.storage.columns import TableData
+from tests.compat import comparison
 from tests.crash import workload
 from tests.crash.powerloss.sessions import Author, Row, Stage, State, use_configuration
 from tests.crash.powerloss.trace import Fates, Trace, lay_out
@@ -75,6 +76,17 @@ def read(folder: Path) -> Found | None:
     assert {w.category for w in caught} <= {DamageWarning}, [str(w.message) for w in caught]
     found.warnings = [str(w.message) for w in caught]
     return found
+
+
+def check_independently(run: Path) -> None:
+    """A reader that was written from docs/FORMAT.md alone gets what cox gets."""
+    try:
+        json.loads((run / ".cox" / "run.json").read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        return  # it stops at a file that is not whole; cox does without
+    comparison.assert_readers_agree(run)
 
 
 def _cells(folder: Path, table: TableData, column: Column) -> list[Any]:
@@ -312,6 +324,8 @@ class Checker:
         new = self._first(f"rows {found!r}")
         if new and folder.exists():
             check_readers(folder, found)
+            if found is not None:
+                check_independently(folder / "run")
         now_and_then = self._thorough or self.states % 3 == 0 or (found is not None and found.warnings)
         if (new and now_and_then) or not shape <= self._done:
             check_going_on(folder, found)
