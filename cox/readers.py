@@ -14,10 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cox.analysis.choices import WIDE_REDUCTIONS
-from cox.collection.runs import Directory, ExpFilter, Runs, by_table
-from cox.errors import CompareError, ReadOnlyError, there_are
-from cox.extras import needed
+from cox.collection.query import ExpFilter, ParamFilter, Query
+from cox.collection.runs import Directory, Runs
+from cox.errors import ReadOnlyError
 from cox.metadata import METADATA
 from cox.store import Store
 
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from cox.analysis.shown import Comparison, Differences
-    from cox.collection.overview import ParamFilter
+    from cox.collection.moment import Moment
     from cox.collection.table import Table
-    from cox.metadata import RunParameters
-    from cox.storage.status import Status
 
 __all__ = ["CollectionReader"]
 
@@ -116,7 +113,7 @@ class CollectionReader:
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
         """Each table's schema, as a mapping of column names to types: where runs differ, the union."""
-        return {name: schema.to_user() for name, schema in self.source.schemas().items()}
+        return {name: schema.to_user() for name, schema in self._now().schemas().items()}
 
     @property
     def exp_ids(self) -> list[str]:
@@ -139,7 +136,7 @@ class CollectionReader:
         from cox.display import html
 
         names = listing.newest(self.source)[: html.MOST_ROWS]
-        grid = listing.grid(listing.described(self.source, names, skip=True), self.exp_ids)
+        grid = listing.grid(listing.read_runs(self._now(), names, skip=True), self.exp_ids)
         note = f"the newest {len(names)}; .runs() has all of them" if len(names) < len(self) else ""
         return html.of_grid(f"{html.counted(len(self), 'run')} in {self.directory}", note, grid)
 
@@ -221,16 +218,8 @@ class CollectionReader:
             DamagedError: A run cannot be read; names it.
         """
         kept = frozenset([keep_serialized] if isinstance(keep_serialized, str) else keep_serialized)
-        table = self._table(key)
-        found = table.rows(
-            columns=columns,
-            where=where,
-            exp_filter=exp_filter,
-            params=params,
-            union=union_schemas,
-            skip=skip_errors,
-        )
-        found, decoded = table.decoded(found, kept, skip=skip_errors)
+        query = Query(columns, where, params, exp_filter, skip=skip_errors)
+        found, decoded = self._table(key).rows_and_objects(query, kept, union=union_schemas)
         if append_exp_id and "exp_id" in found.schema:
             self.source.warn(f"the column 'exp_id' of table {key!r} gives way to the runs' names")
         return found.frame(decoded, append_exp_id=append_exp_id)
@@ -252,21 +241,15 @@ class CollectionReader:
             upstream's runs), `started` (UTC), `duration`, `host`, then the parameters, then
             `table.column` for the last rows. Objects are left out of those.
         """
-        from cox.collection import overview
+        from cox.collection import lines
 
-        source = self.source
-        found, statuses = self._params_and_statuses(exp_filter, params)
-        lasts = {}
-        for table in source.tables_of(found) if rows else ():
-            read = source.read(found, table)
-            lasts[table] = overview.lasts(read.blocks, found, read.ranked)
-        return overview.runs_frame(found, statuses, lasts)
+        return lines.runs(self._now(), Query(params=params, exp_filter=exp_filter), rows=rows)
 
     def params(self, exp_filter: ExpFilter | None = None) -> pd.DataFrame:
         """A row for each run, a column for each parameter: the first row of its metadata. Index `exp_id`."""
-        from cox.collection import overview
+        from cox.collection import lines
 
-        return overview.values_frame(self.source.parameters(self.source.chosen(exp_filter, None)))
+        return lines.params(self._now(), Query(exp_filter=exp_filter))
 
     def wide(
         self,
@@ -287,22 +270,9 @@ class CollectionReader:
             Index `exp_id`; the parameters, then `table.metric.last` and so on. Cells that are missing and
             nan count for none of them.
         """
-        from cox.collection import overview
+        from cox.collection import lines
 
-        reductions = [reduce] if isinstance(reduce, str) else list(reduce)
-        unknown = [how for how in reductions if how not in WIDE_REDUCTIONS]
-        if unknown:
-            raise CompareError(f"reduce={unknown[0]!r}: {there_are(WIDE_REDUCTIONS, str(unknown[0]))}")
-        source = self.source
-        found = source.parameters(source.chosen(exp_filter, params))
-        known = source.tables_of(found)
-        wanted = known if tables is None else [tables] if isinstance(tables, str) else list(tables)
-        for table in wanted:
-            if table != source.metadata:
-                source.refuse_unknown_table(table, known)
-        rows = {table: source.read(found, table) for table in wanted}
-        ranked = {name for read in rows.values() for name in read.ranked}
-        return overview.wide(found, {table: read.blocks for table, read in rows.items()}, reductions, ranked)
+        return lines.wide(self._now(), Query(params=params, exp_filter=exp_filter), tables, reduce)
 
     # --- What came of it
 
@@ -350,9 +320,8 @@ class CollectionReader:
         """
         from cox.analysis import statistics
 
-        rows, chosen = self._table(key).rows_and_params(
-            [metric], where=where, exp_filter=exp_filter, params=params
-        )
+        query = Query(where=where, params=params, exp_filter=exp_filter)
+        rows, chosen = self._table(key).rows_and_params([metric], query)
         return statistics.compare(
             rows,
             chosen,
@@ -379,10 +348,9 @@ class CollectionReader:
         Raises:
             RunNotFoundError: There is no such run.
         """
-        from cox.analysis import statistics
+        from cox.collection import lines
 
-        names = self.source.resolve(first), self.source.resolve(second)
-        return statistics.diff(self.source.described(names[0]), self.source.described(names[1]), names)
+        return lines.diff(self._now(), first, second)
 
     def plot(
         self,
@@ -441,13 +409,9 @@ class CollectionReader:
 
         columns = [y] if isinstance(y, str) else list(y)
         columns += [x] if x is not None and x != ROW else []
-        rows, chosen = self._table(key).rows_and_params(
-            columns,
-            where=where,
-            exp_filter=exp_filter,
-            params=params,
-            others=[*STEP_COLUMNS, *([hue] if hue else [])],
-        )
+        query = Query(where=where, params=params, exp_filter=exp_filter)
+        others = [*STEP_COLUMNS, *([hue] if hue else [])]
+        rows, chosen = self._table(key).rows_and_params(columns, query, others)
         return plotting.plot(
             rows,
             chosen,
@@ -487,7 +451,7 @@ class CollectionReader:
             params: As for `df`.
             exp_filter: As for `df`.
         """
-        return self._table(key).arrow(columns=columns, where=where, params=params, exp_filter=exp_filter)
+        return self._table(key).arrow(Query(columns, where, params, exp_filter))
 
     def polars(
         self,
@@ -501,9 +465,7 @@ class CollectionReader:
         """One table of all runs as a `polars.DataFrame`; as `arrow`."""
         from cox.exports import engines
 
-        return engines.to_polars(
-            self.arrow(key, columns=columns, where=where, params=params, exp_filter=exp_filter)
-        )
+        return engines.to_polars(self._table(key).arrow(Query(columns, where, params, exp_filter)))
 
     def dask(
         self,
@@ -525,20 +487,9 @@ class CollectionReader:
             params: As for `df`.
             exp_filter: As for `df`.
         """
-        from cox.collection.table import read_partition
-        from cox.exports import engines
+        from cox.exports import answers
 
-        columns = [columns] if isinstance(columns, str) else columns
-        table, source = self._table(key), self.source
-        schema = table.schema()
-        objects = table.objects()
-        meta = table.without_rows(schema, columns, where, objects)
-        names = source.chosen(exp_filter, params)
-        groups = [names[at : at + runs_per_partition] for at in range(0, len(names), runs_per_partition)]
-        read = partial(
-            read_partition, source.folders, source.nested, key, schema, meta, columns, where, objects
-        )
-        return engines.to_dask(read, groups, meta)
+        return answers.dask(self._now(), key, Query(columns, where, params, exp_filter), runs_per_partition)
 
     def sql(self, query: str) -> pd.DataFrame:
         """Ask DuckDB about the tables of all runs, each of which has a column `exp_id`.
@@ -555,14 +506,9 @@ class CollectionReader:
         Example:
             >>> reader.sql("select lr, max(acc) from results join metadata using (exp_id) group by lr")
         """
-        from cox.exports import PARAMS, RUNS, engines
+        from cox.exports import answers
 
-        tables: dict[str, Callable[[], Any]] = {RUNS: self._runs_in_arrow, PARAMS: self._params_in_arrow}
-        own = {name: self._table(name) for name in self.source.schemas(quiet=True)}
-        for name in {name.lower() for name in own}:
-            tables.pop(name, None)
-        tables.update((name, table.arrow) for name, table in own.items())
-        return engines.sql(query, tables, lambda name: own[name].rowless() if name in own else tables[name]())
+        return answers.sql(self._now(), query)
 
     def to_parquet(
         self, dest: Directory, tables: Iterable[str] | None = None, params: ParamFilter | None = None
@@ -587,20 +533,9 @@ class CollectionReader:
             TableNotFoundError: There is no such table; names those there are.
             ExportError: There is something else at `dest`, or another process exports there.
         """
-        from cox.collection import outgoing
-        from cox.exports.parquet import Dataset
+        from cox.exports.parquet import export
 
-        source = self.source
-        exported = source.to_export(source.chosen(None, params))
-        known = by_table(exported.schemas)
-        wanted = list(known) if tables is None else [tables] if isinstance(tables, str) else list(tables)
-        for name in wanted:
-            source.refuse_unknown_table(name, known)
-        written = Dataset(Path(dest)).update(exported, list(dict.fromkeys(wanted)))
-        for name, rows in exported.opaque.items():
-            if told := outgoing.told_opaque(name, rows):
-                source.warn(told)
-        return written
+        return export(self._now(), Path(dest), tables, Query(params=params))
 
     # --- The end
 
@@ -628,34 +563,6 @@ class CollectionReader:
             self._opened[name] = self.source.guarded(name, partial(self._open, name))
         return self._opened[name]
 
-    def _runs_in_arrow(self) -> Any:
-        from cox.analysis.parameters import comparable
-        from cox.collection import overview
-        from cox.exports import engines
-
-        params, statuses = self._params_and_statuses(None, None)
-        frame = overview.runs_frame({name: {} for name in params}, statuses, {})
-        facts = needed("pyarrow", "parquet").Table.from_pandas(frame, preserve_index=False)
-        values = {name: comparable(own) for name, own in params.items()}
-        return engines.of_runs(values, dict(zip(facts.column_names, facts.columns, strict=True)))
-
-    def _params_in_arrow(self) -> Any:
-        from cox.analysis.parameters import comparable
-        from cox.exports import engines
-
-        params = self.source.parameters(self.exp_ids)
-        return engines.of_runs({name: comparable(own) for name, own in params.items()})
-
-    def _params_and_statuses(
-        self, exp_filter: ExpFilter | None, params: ParamFilter | None
-    ) -> tuple[dict[str, RunParameters], dict[str, Status]]:
-        """The parameters and the state of each run, of those that can be read."""
-        source = self.source
-        found = source.parameters(source.chosen(exp_filter, params))
-        statuses = {name: source.guarded(name, partial(source.status, name)) for name in found}
-        there = [name for name, status in statuses.items() if status is not None]
-        return {name: found[name] for name in there}, {name: statuses[name] for name in there}
-
     def _open(self, name: str) -> Store:
         if self.source.archive(name) is not None:
             raise ReadOnlyError(
@@ -665,7 +572,13 @@ class CollectionReader:
         root = self.source.layout(name).root
         return Store(root.parent, root.name, mode=self._mode, allow_pickle=self._allow_pickle)
 
+    def _now(self) -> Moment:
+        """The runs as of now, for one call."""
+        from cox.collection.moment import Moment
+
+        return Moment(self.source)
+
     def _table(self, key: str) -> Table:
         from cox.collection.table import Table
 
-        return Table(self.source, key)
+        return Table(self._now(), key)

@@ -43,11 +43,12 @@ def table_of(reader: CollectionReader, text: str) -> str:
     Raises:
         TableNotFoundError: Several are shown so; names them.
     """
+    from cox.collection.moment import Moment
     from cox.collection.naming import shown_as, some
 
     if "?" not in text:
         return text
-    alike = shown_as(text, list(reader.source.schemas(quiet=True)))
+    alike = shown_as(text, list(Moment(reader.source).schemas(quiet=True)))
     if len(alike) > 1:
         raise TableNotFoundError(f"{len(alike)} tables are shown as {text}: {some(alike)}")
     return alike[0] if alike else text

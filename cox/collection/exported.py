@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,16 @@ from cox.collection import dataset
 from cox.collection.blocks import Block
 from cox.collection.dataset import Entry, Manifest
 from cox.collection.outgoing import Outgoing
+from cox.errors import CoxError, ExportError
 from cox.schema import Schema
+from cox.storage import layout, runinfo, scan
 from cox.storage.columns import mask_of, values_of
 from cox.storage.scan import State
 
 if TYPE_CHECKING:
+    from cox.collection.moment import Moment
     from cox.collection.reading import Rows
+    from cox.collection.runs import Runs
 
 #: How the keys of runs begin that the version before entered, by nothing but their names.
 OLD = "old-"
@@ -67,6 +72,52 @@ class Source:
     metadata: str
     ranked: set[str]
     opaque: dict[str, list[Outgoing]] = field(default_factory=dict)
+
+
+def source_of(now: Moment, names: Iterable[str]) -> Source:
+    """Some runs, as `cox.exports.parquet.Dataset` takes them.
+
+    Raises:
+        ExportError: One of them is in a dataset already.
+    """
+    from cox.analysis.parameters import comparable
+
+    runs, names = now.runs, list(names)
+    archived = next((name for name in names if runs.archive(name) is not None), None)
+    if archived is not None:
+        raise ExportError(f"run {archived} is in the dataset {runs.directory} already: copy its directory")
+
+    def read(some: list[str], table: str) -> Rows:
+        rows = now.read(some, table)
+        if table == runs.metadata:
+            now.keep_parameters(rows)
+        return rows
+
+    def params(some: list[str]) -> dict[str, dict[str, Any]]:
+        return {name: comparable(own) for name, own in now.parameters(some).items()}
+
+    listed = [
+        Run(name, dataset.place_of(*runs.place(name)), now.state(name), partial(_entry, runs, name))
+        for name in names
+    ]
+    rows = now.read(names)
+    return Source(listed, rows.schemas, read, _id_at, params, runs.metadata, rows.ranked)
+
+
+def _entry(runs: Runs, name: str) -> Entry:
+    """What a dataset keeps of a run beside its rows."""
+    place = dataset.place_of(*runs.place(name))
+    status = dataset.portable(dataset.status_to_keep(runs.status(name)))
+    return Entry(name, _id_at(place), place, False, status, dataset.portable(runs.environment(name)))
+
+
+def _id_at(place: list[str]) -> str | None:
+    """The id of the run at a place; None if there is none."""
+    root = dataset.path_of(place)
+    try:
+        return runinfo.run_id(layout.RunLayout(root)) if scan.is_run(root) else None
+    except (OSError, CoxError):
+        return None
 
 
 class Keys:

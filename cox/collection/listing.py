@@ -19,6 +19,7 @@ from cox.errors import ColumnNotFoundError, unknown
 from cox.storage.status import CRASHED, FAILED, FINISHED, RUNNING, UNKNOWN
 
 if TYPE_CHECKING:
+    from cox.collection.moment import Moment
     from cox.collection.runs import Runs
     from cox.storage.status import Status
 
@@ -72,31 +73,22 @@ def _changed(root: str) -> float:
     return 0.0
 
 
-def statuses(source: Runs, names: Iterable[str], *, skip: bool = False) -> dict[str, Status]:
-    """How runs are. What cannot be read is as for `described`."""
-    states = {name: source.guarded(name, partial(source.status, name), skip=skip) for name in names}
-    return {name: status for name, status in states.items() if status is not None}
-
-
-def described(source: Runs, names: Iterable[str], *, rows: bool = True, skip: bool = False) -> list[Run]:
-    """What is told of runs, in their order.
+def read_runs(now: Moment, names: Iterable[str], *, rows: bool = True, skip: bool = False) -> list[Run]:
+    """Read what is shown of runs, in their order.
 
     Args:
-        source: The folder.
+        now: The folder.
         names: The runs.
         rows: Whether to read the last row of each table.
         skip: Whether to leave out, with a warning, runs that cannot be read, also where the reader does not.
     """
-    from cox.collection.overview import lasts
-
-    params = {name: dict(values) for name, values in source.parameters(names, skip=skip).items()}
+    statuses = now.statuses(names, skip=skip)
     runs = {
-        name: Run(name, source.layout(name).root, status, params[name])
-        for name, status in statuses(source, params, skip=skip).items()
+        name: Run(name, now.runs.layout(name).root, statuses[name], dict(params))
+        for name, params in now.parameters(statuses, skip=skip).items()
     }
-    for table in source.tables_of(runs) if rows and runs else ():
-        found = source.read(runs, table, skip=skip)
-        for name, last in lasts(found.blocks, runs, found.ranked).items():
+    for table in now.tables_of(runs) if rows and runs else ():
+        for name, last in now.lasts(runs, table, skip=skip).items():
             if last:
                 runs[name].last[table] = {column: cell for column, cell in last.items() if cell is not None}
     return list(runs.values())

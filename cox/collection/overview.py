@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +23,9 @@ from cox.storage.schemas import RANK
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cox.collection.query import ParamFilter
     from cox.storage import layout
     from cox.storage.status import Status
-
-#: Which runs, by their parameters: a condition, or values, or a function of all parameters.
-ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], Any]"
 
 
 def parameters(

@@ -1,4 +1,4 @@
-"""The runs of one folder or of several: which there are, what they have, and how they are read.
+"""The runs of one folder or of several: which there are, where they lie, and what becomes of bad ones.
 
 Loads neither numpy nor pandas before something is read.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Container, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -16,25 +15,20 @@ from cox.collection.naming import readable
 from cox.errors import (
     CollectionWarning,
     CoxError,
-    ExportError,
-    PredicateError,
     RunNotFoundError,
     TableNotFoundError,
-    argument,
     unknown,
     warn,
 )
-from cox.metadata import METADATA, RunParameters, decoded
+from cox.metadata import METADATA, decoded
 from cox.objects.trust import Trust
 from cox.schema import Column, Schema, describe_difference
 from cox.storage import layout, scan
 from cox.storage.schemas import merge_schemas
 
 if TYPE_CHECKING:
-    from cox.collection.dataset import Archive, Entry
-    from cox.collection.exported import Source
-    from cox.collection.overview import ParamFilter
-    from cox.collection.reading import Rows
+    from cox.collection.dataset import Archive
+    from cox.collection.query import ExpFilter
     from cox.storage.status import Status
 
 _log = logging.getLogger("cox")
@@ -42,7 +36,6 @@ _log = logging.getLogger("cox")
 #: What a run says of where it was made.
 _ENVIRONMENT = ("host", "platform", "python", "cox", "command")
 
-ExpFilter = Callable[[str], Any]
 Directory = Union[str, "os.PathLike[str]"]
 
 
@@ -54,6 +47,7 @@ class Runs:
         folders: The same as absolute paths.
         nested: Whether they may lie deeper.
         metadata: The table whose first row holds their parameters.
+        cache: Whether to keep what is read beside them; None for where it pays.
         names: Their names, sorted within each folder.
 
     Raises:
@@ -79,7 +73,7 @@ class Runs:
         self._skip = skip
         self._log_warnings = log_warnings
         self._allow_pickle = allow_pickle
-        self._cache = cache
+        self.cache = cache
         #: For each run its folder, and its path in there.
         self._places: dict[str, tuple[str, str]] = {}
         taken: set[str] = set()
@@ -110,6 +104,10 @@ class Runs:
     def archive(self, name: str) -> Archive | None:
         """The dataset that a run is in; None for one in a directory of its own."""
         return self._archives.get(self._places[name][0]) if name in self._places else None
+
+    def archive_in(self, folder: str) -> Archive | None:
+        """The dataset that a folder is; None for a folder of runs."""
+        return self._archives.get(folder)
 
     def layout(self, name: str) -> layout.RunLayout:
         """Where a run is.
@@ -177,81 +175,6 @@ class Runs:
         if self._log_warnings:
             warn(sentence, CollectionWarning)
 
-    def read(
-        self,
-        names: Iterable[str],
-        table: str | None = None,
-        *,
-        columns: frozenset[str] | None = None,
-        skip: bool = False,
-    ) -> Rows:
-        """What runs have, and the rows of one table.
-
-        Args:
-            names: The runs.
-            table: The table, if any.
-            columns: The columns that are wanted; None for all.
-            skip: Whether to leave out runs that cannot be read.
-        """
-        from cox.collection.reading import Folder, Rows
-
-        by_folder: dict[str, dict[str, str]] = {}
-        for name in names:
-            folder, key = self._places[name]
-            by_folder.setdefault(folder, {})[key] = name
-        rows = Rows()
-        for folder, shown in by_folder.items():
-            guard = partial(self._guarded_in, shown, skip=skip)
-            reader = self._archives.get(folder) or Folder(Path(folder), cache=self._cache)
-            found = reader.read(list(shown), guard, table=table, columns=columns)
-            for block in found.blocks:
-                block.names = [shown[key] for key in block.names]
-            rows.blocks += found.blocks
-            rows.ranked.update(shown[key] for key in found.ranked)
-            rows.schemas.update((shown[key], schemas) for key, schemas in found.schemas.items())
-        return rows
-
-    def _guarded_in(self, shown: Mapping[str, str], key: str, read: Callable[[], Any], *, skip: bool) -> Any:
-        return self.guarded(shown[key], read, skip=skip)
-
-    # --- Parameters
-
-    def parameters(self, names: Iterable[str], *, skip: bool = False) -> dict[str, RunParameters]:
-        """The parameters of each run, as far as it can be read; none for a run without."""
-        from cox.collection import overview
-
-        rows = self.read(names, self.metadata, skip=skip)
-        decode = self.decoder(self.metadata)
-        return overview.parameters(rows.blocks, rows.schemas, decode, rows.ranked, self.layout)
-
-    def chosen(
-        self, exp_filter: ExpFilter | None, params: ParamFilter | None, *, skip: bool = False
-    ) -> list[str]:
-        """The names of the runs that pass both filters."""
-        names = [name for name in self.names if exp_filter is None or exp_filter(name)]
-        if params is None:
-            return names
-        from cox.collection import overview
-
-        return overview.filtered(self.parameters(names, skip=skip), params, self.metadata)
-
-    def refuse_none(self, names: list[str], exp_filter: ExpFilter | None, params: ParamFilter | None) -> None:
-        """Raise if none of the runs has passed the filters.
-
-        Raises:
-            PredicateError: Says what was asked for, and which values there are.
-        """
-        if names or not self.names:
-            return
-        asked = [argument("params", params)] if params is not None else []
-        asked += ["exp_filter"] if exp_filter is not None else []
-        told = f"none of {len(self)} runs passes {' and '.join(asked)}"
-        if params is not None and not callable(params):
-            from cox.collection import overview
-
-            told += overview.values_there(self.parameters(self.names), params)
-        raise PredicateError(told)
-
     def decoder(self, table: str) -> Callable[[str, Column, Any], Any]:
         """What decodes a table's cells, each by its run's own schema and as far as its run is trusted."""
         trusts: dict[str, Trust] = {}
@@ -269,16 +192,6 @@ class Runs:
         return decode
 
     # --- Tables
-
-    def tables_of(self, names: Iterable[str]) -> list[str]:
-        """The tables that any of the runs has, but the metadata."""
-        found = by_table(self.read(names).schemas)
-        return [table for table in found if table != self.metadata]
-
-    def schemas(self, *, quiet: bool = False) -> dict[str, Schema]:
-        """The columns of each table in all runs."""
-        found = by_table(self.read(self.names).schemas)
-        return {table: self.common_schema(table, schemas, quiet=quiet) for table, schemas in found.items()}
 
     def common_schema(self, table: str, schemas: Mapping[str, Schema], *, quiet: bool = False) -> Schema:
         """The columns of a table in some runs; where they differ, all columns and the wider types.
@@ -312,88 +225,6 @@ class Runs:
                 f"no table {table!r}: none of the {len(self)} runs in {self.directory} has a table"
             )
         raise TableNotFoundError(unknown(f"no run in {self.directory} has a table", table, sorted(seen)))
-
-    # --- On the way to a Parquet dataset
-
-    def to_export(self, names: Iterable[str]) -> Source:
-        """Some runs, as `cox.exports.parquet.Dataset` takes them.
-
-        Raises:
-            ExportError: One of them is in a dataset already.
-        """
-        from cox.analysis.parameters import comparable
-        from cox.collection.dataset import place_of
-        from cox.collection.exported import Run, Source
-
-        names = list(names)
-        archived = next((name for name in names if self.archive(name) is not None), None)
-        if archived is not None:
-            raise ExportError(
-                f"run {archived} is in the dataset {self.directory} already: copy its directory"
-            )
-        runs = []
-        for name in names:  # in the state before it is read
-            folder, key = self._places[name]
-            state = scan.state_of(f"{folder}/{key}")
-            runs.append(Run(name, place_of(folder, key), state, partial(self._entry, name)))
-        rows = self.read(names)
-
-        def params(names: list[str]) -> dict[str, dict[str, Any]]:
-            return {name: comparable(own) for name, own in self.parameters(names).items()}
-
-        return Source(runs, rows.schemas, self.read, _id_at, params, self.metadata, rows.ranked)
-
-    def _entry(self, name: str) -> Entry:
-        """What a dataset keeps of a run beside its rows."""
-        from cox.collection.dataset import Entry, place_of, portable, status_to_keep
-
-        place = place_of(*self._places[name])
-        status, environment = portable(status_to_keep(self.status(name))), portable(self.environment(name))
-        return Entry(name, _id_at(place), place, False, status, environment)
-
-    # --- One run
-
-    def described(self, name: str) -> dict[str, dict[str, Any]]:
-        """A run's parameters, environment, and last rows.
-
-        Raises:
-            RunNotFoundError: There is no run of that name.
-        """
-        from cox.analysis.parameters import comparable
-        from cox.collection import overview
-
-        self.layout(name)
-        results: dict[str, Any] = {}
-        for table in self.tables_of([name]):
-            rows = self.read([name], table)
-            last = overview.lasts(rows.blocks, [name], rows.ranked)[name]
-            results.update((f"{table}.{column}", cell) for column, cell in last.items())
-        return {
-            "parameters": comparable(self.parameters([name])[name]),
-            "environment": self.environment(name),
-            "results": results,
-        }
-
-
-def _id_at(place: list[str]) -> str | None:
-    """The id of the run at a place; None if there is none."""
-    from cox.collection.dataset import path_of
-    from cox.storage import runinfo
-
-    root = path_of(place)
-    try:
-        return runinfo.run_id(layout.RunLayout(root)) if scan.is_run(root) else None
-    except (OSError, CoxError):
-        return None
-
-
-def by_table(schemas: Mapping[str, Mapping[str, Schema]]) -> dict[str, dict[str, Schema]]:
-    """The columns of each table by run, from the tables of each run."""
-    found: dict[str, dict[str, Schema]] = {}
-    for name, tables in schemas.items():
-        for table, schema in tables.items():
-            found.setdefault(table, {})[name] = schema
-    return found
 
 
 def _distinct(key: str, folder: str, taken: Container[str]) -> str:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cox import predicates
 from cox.collection import overview
 from cox.collection.assembly import Collected, object_columns, refuse_unknown
+from cox.collection.moment import Moment, by_table
+from cox.collection.query import Query
 from cox.collection.ranks import in_order
-from cox.collection.runs import Directory, ExpFilter, Runs, by_table
+from cox.collection.runs import Directory, Runs
 from cox.errors import DamageWarning, RebuildError, warn
 from cox.metadata import stand_in
 from cox.schema import Column, Schema
@@ -20,74 +21,62 @@ from cox.storage.layout import EXP_ID
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cox.collection.overview import ParamFilter
     from cox.collection.shapes import Shape
 
 
 class Table:
-    """A table, as the runs have it.
+    """A table, as the runs have it at one moment.
 
     Args:
-        runs: The runs.
+        now: The runs.
         name: The table.
     """
 
-    def __init__(self, runs: Runs, name: str) -> None:
-        self._runs, self._name = runs, name
+    def __init__(self, now: Moment, name: str) -> None:
+        self._now, self._runs, self._name = now, now.runs, name
 
-    def rows(
-        self,
-        *,
-        columns: Sequence[str] | None = None,
-        where: str | None = None,
-        exp_filter: ExpFilter | None = None,
-        params: ParamFilter | None = None,
-        union: bool = True,
-        skip: bool = False,
-        ordered: bool = False,
-    ) -> Collected:
-        """The rows that are asked for, objects as they are stored. For all else see `CollectionReader.df`.
+    def rows(self, query: Query, *, union: bool = True, ordered: bool = False) -> Collected:
+        """Read the rows that are asked for, objects as they are stored.
 
         Args:
-            columns: As for `CollectionReader.df`.
-            where: As there.
-            exp_filter: As there.
-            params: As there.
-            union: As there.
-            skip: As there.
+            query: Which.
+            union: Whether it is expected that runs have different columns.
             ordered: Whether those of ranks come in the order of `ranks.in_order`; reads all columns.
+
+        Raises:
+            TableNotFoundError: No run has the table; names those there are.
+            ColumnNotFoundError: No run has such a column or parameter; names those there are.
+            PredicateError: A condition cannot be understood; shows where. Or no run passes.
         """
-        predicate = predicates.parse(where) if where is not None else None
-        columns = [columns] if isinstance(columns, str) else columns
-        names = self._runs.chosen(exp_filter, params, skip=skip)
-        self._runs.refuse_none(names, exp_filter, params)
-        found = self._runs.read(names, self._name, columns=_needed(columns, predicate), skip=skip)
-        schemas = {name: own[self._name] for name, own in found.schemas.items() if self._name in own}
+        predicate = query.predicate()
+        names = self._now.some_selected(query)
+        columns = query.columns_to_read(predicate)
+        rows = self._now.read(names, self._name, columns=columns, skip=query.skip)
+        schemas = {name: own[self._name] for name, own in rows.schemas.items() if self._name in own}
         if not schemas:
-            self._runs.refuse_unknown_table(self._name, by_table(found.schemas))
-        without = [name for name in found.schemas if name not in schemas]
+            self._runs.refuse_unknown_table(self._name, by_table(rows.schemas))
+        without = [name for name in rows.schemas if name not in schemas]
         if without:
             self._runs.warn(
                 f"{len(without)} runs have no table {self._name!r} and are left out: {_shortened(without)}"
             )
         whole = self._runs.common_schema(self._name, schemas, quiet=union)
-        blocks = list(in_order(found.blocks, found.ranked)) if ordered else found.blocks
+        blocks = list(in_order(rows.blocks, rows.ranked)) if ordered else rows.blocks
         kinds = tuple(dict.fromkeys(schemas.values()))
-        rows = Collected(self._name, self._only(whole, columns), blocks, schemas=kinds)
-        return rows if predicate is None else rows.where(predicate, whole, self._runs.decoder(self._name))
+        found = Collected(self._name, self._only(whole, query.columns), blocks, schemas=kinds)
+        return found if predicate is None else found.where(predicate, whole, self._runs.decoder(self._name))
 
-    def arrow(
-        self,
-        *,
-        columns: Sequence[str] | None = None,
-        where: str | None = None,
-        exp_filter: ExpFilter | None = None,
-        params: ParamFilter | None = None,
-    ) -> Any:
-        """The rows as a `pyarrow.Table`. For the arguments see `CollectionReader.df`."""
+    def rows_and_objects(
+        self, query: Query, kept: frozenset[str] = frozenset(), *, union: bool = True
+    ) -> tuple[Collected, dict[str, list[Any]]]:
+        """Read the rows that are asked for, and the objects of their columns but those that are `kept`."""
+        return self.decoded(self.rows(query, union=union), kept, skip=query.skip)
+
+    def arrow(self, query: Query) -> Any:
+        """Read the rows that are asked for as a `pyarrow.Table`."""
         from cox.collection import outgoing
 
-        found = self.rows(columns=columns, where=where, exp_filter=exp_filter, params=params)
+        found = self.rows(query)
         names = found.schema.names()
         rows = [outgoing.Outgoing(block) for block in found.blocks]
         common = outgoing.common_shapes(rows, found.schemas, frozenset(names))
@@ -104,24 +93,18 @@ class Table:
         """The columns that hold objects in some run, and what these are together; reads those columns."""
         from cox.collection import outgoing
 
-        schemas = by_table(self._runs.read(self._runs.names).schemas)[self._name].values()
+        schemas = by_table(self._now.read(self._runs.names).schemas)[self._name].values()
         names = frozenset(object_columns(schemas, frozenset()))
         if not names:
             return {}
-        blocks = self._runs.read(self._runs.names, self._name, columns=names).blocks
+        blocks = self._now.read(self._runs.names, self._name, columns=names).blocks
         rows = [outgoing.Outgoing(block) for block in blocks]
         return outgoing.common_shapes(rows, schemas, names)
 
     def rows_and_params(
-        self,
-        columns: Sequence[str],
-        *,
-        where: str | None,
-        exp_filter: ExpFilter | None,
-        params: ParamFilter | None,
-        others: Sequence[str] = (),
+        self, columns: Sequence[str], query: Query, others: Sequence[str] = ()
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The rows, in no more than these columns and those of the others that there are, and the parameters.
+        """Read the rows, in no more than these columns and those of the others there are, and the parameters.
 
         Objects in these columns are decoded, the parameters are as `comparable` gives them, and the rows of
         ranks are in order.
@@ -129,18 +112,17 @@ class Table:
         Raises:
             CompareError: One of `columns` is text in some runs, and a number in others; names those.
         """
-        chosen = self._runs.chosen(exp_filter, params)
-        self._runs.refuse_none(chosen, exp_filter, params)
-        found = self.rows(where=where, exp_filter=set(chosen).__contains__, ordered=True)
+        from cox.analysis.parameters import comparable
+
+        names = self._now.some_selected(query)
+        found = self.rows(Query(where=query.where, exp_filter=set(names).__contains__), ordered=True)
         if all(name in found.schema for name in columns):
             wanted = {*columns, *others}
             found.schema = Schema(column for column in found.schema if column.name in wanted)
         for name in columns:
             found.refuse_text_beside_numbers(name)
         found, decoded = self.decoded(found, frozenset(), skip=False)
-        from cox.analysis.parameters import comparable
-
-        values = {name: comparable(own) for name, own in self._runs.parameters(chosen).items()}
+        values = {name: comparable(own) for name, own in self._now.parameters(names).items()}
         return found.frame(decoded, optional_as_nan=False), overview.values_frame(values)
 
     def decoded(
@@ -167,7 +149,7 @@ class Table:
         Raises:
             TableNotFoundError: There is no such table; names those there are.
         """
-        tables = by_table(self._runs.read(self._runs.names).schemas)
+        tables = by_table(self._now.read(self._runs.names).schemas)
         self._runs.refuse_unknown_table(self._name, tables)
         schemas = tables[self._name]
         different = set(schemas.values())
@@ -179,41 +161,31 @@ class Table:
         )
 
     def without_rows(
-        self,
-        schema: Schema,
-        columns: Sequence[str] | None = None,
-        where: str | None = None,
-        objects: Mapping[str, Shape] | None = None,
+        self, query: Query, schema: Schema, objects: Mapping[str, Shape] | None = None
     ) -> pd.DataFrame:
-        """The columns with their types, and no row.
+        """The columns that are asked for, with their types, and no row.
 
         Args:
+            query: Which.
             schema: The columns in all runs.
-            columns: As for `CollectionReader.df`.
-            where: As for `CollectionReader.df`.
             objects: As `objects` gives it.
 
         Raises:
-            ColumnNotFoundError: No run has one of `columns`, or one that `where` mentions.
+            ColumnNotFoundError: No run has one of the columns, or one that `where` mentions.
         """
-        if where is not None:
-            asked = predicates.parse(where).names
-            refuse_unknown(asked, [*schema.names(), EXP_ID], f"where={where!r}: no column")
-        return _with_objects(Collected(self._name, self._only(schema, columns), []), objects or {})
+        predicate = query.predicate()
+        if predicate is not None:
+            known = [*schema.names(), EXP_ID]
+            refuse_unknown(predicate.names, known, f"where={query.where!r}: no column")
+        return _with_objects(Collected(self._name, self._only(schema, query.columns), []), objects or {})
 
     def of_runs(
-        self,
-        names: Sequence[str],
-        schema: Schema,
-        *,
-        columns: Sequence[str] | None = None,
-        where: str | None = None,
-        objects: Mapping[str, Shape] | None = None,
+        self, names: Sequence[str], query: Query, schema: Schema, objects: Mapping[str, Shape] | None = None
     ) -> pd.DataFrame:
         """The rows of some runs, in the columns and types that there are in all runs."""
-        predicate = predicates.parse(where) if where is not None else None
-        rows = self._runs.read(names, self._name, columns=_needed(columns, predicate))
-        found = Collected(self._name, self._only(schema, columns), rows.blocks)
+        predicate = query.predicate()
+        rows = self._now.read(names, self._name, columns=query.columns_to_read(predicate))
+        found = Collected(self._name, self._only(schema, query.columns), rows.blocks)
         if predicate is not None:
             found = found.where(predicate, schema, self._runs.decoder(self._name))
         return _with_objects(found, objects or {})
@@ -258,17 +230,16 @@ def read_partition(
     folders: list[str],
     nested: bool,
     table: str,
+    query: Query,
     schema: Schema,
     meta: pd.DataFrame,
-    columns: Sequence[str] | None,
-    where: str | None,
     objects: Mapping[str, Shape],
     names: list[str],
 ) -> pd.DataFrame:
     """The rows of some runs, in the columns and types of `meta`: what a worker of dask's calls."""
     own: list[Directory] = [*folders]
     runs = Runs(own, nested=nested, log_warnings=False, cache=False)
-    rows = Table(runs, table).of_runs(names, schema, columns=columns, where=where, objects=objects)
+    rows = Table(Moment(runs), table).of_runs(names, query, schema, objects)
     made: pd.DataFrame = rows.reindex(columns=meta.columns).astype(meta.dtypes.to_dict())
     return made
 
@@ -291,13 +262,6 @@ def _with_objects(rows: Collected, objects: Mapping[str, Shape]) -> pd.DataFrame
             arrays = pa.chunked_array([block.array(name, shape) for block in blocks], arrow_type(shape))
             frame[name] = arrays.to_pandas(types_mapper=types.get).set_axis(frame.index)
     return frame
-
-
-def _needed(columns: Sequence[str] | None, predicate: predicates.Predicate | None) -> frozenset[str] | None:
-    """The columns to read; None for all."""
-    if columns is None:
-        return None
-    return frozenset(columns).union(predicate.names if predicate is not None else ())
 
 
 def _shortened(names: list[str]) -> str:

@@ -26,8 +26,9 @@ from cox.analysis.parameters import comparable
 from cox.collection import dataset, shapes
 from cox.collection.blocks import Block
 from cox.collection.dataset import Archive, Entry, Manifest, Piece, directory_of
-from cox.collection.exported import OLD, Keys, Run, Source, as_json
-from cox.collection.outgoing import Outgoing, common_shapes, to_arrow
+from cox.collection.exported import OLD, Keys, Run, Source, as_json, source_of
+from cox.collection.moment import by_table
+from cox.collection.outgoing import Outgoing, common_shapes, to_arrow, told_opaque
 from cox.collection.shapes import Shape
 from cox.errors import ExportError
 from cox.exports import PARAMS, engines
@@ -38,7 +39,8 @@ from cox.storage.columns import Part, mask_of, values_of
 from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
-    pass
+    from cox.collection.moment import Moment
+    from cox.collection.query import Query
 
 #: So many runs go into one file.
 RUNS_IN_PART = 250
@@ -370,6 +372,30 @@ class Dataset:
             {field.name: str(field.type) for field in arrow},
             [],
         )
+
+
+def export(now: Moment, dest: Path, tables: Iterable[str] | None, query: Query) -> dict[str, int]:
+    """Bring the dataset in a directory up to date with some runs, and warn of what could not go out.
+
+    Args:
+        now: The runs.
+        dest: The directory.
+        tables: The tables; None for all.
+        query: Which runs.
+
+    Raises:
+        TableNotFoundError: There is no such table; names those there are.
+    """
+    source = source_of(now, now.selected(query))
+    known = by_table(source.schemas)
+    wanted = list(known) if tables is None else [tables] if isinstance(tables, str) else list(tables)
+    for name in wanted:
+        now.runs.refuse_unknown_table(name, known)
+    written = Dataset(dest).update(source, list(dict.fromkeys(wanted)))
+    for name, rows in source.opaque.items():
+        if sentence := told_opaque(name, rows):
+            now.runs.warn(sentence)
+    return written
 
 
 class _Common:

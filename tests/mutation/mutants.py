@@ -733,6 +733,20 @@ MUTANTS = [
         f"{UNIT}/collection/test_cache.py::test_runs_of_a_lost_segment_are_read_again_each_for_itself",
     ),
     Mutant(
+        "taking a later look into a run back to the first one",
+        "cox/collection/reading.py",
+        "            look.restore(now)\n",
+        "            pass\n",
+        f"{UNIT}/collection/test_moment.py::test_a_call_sees_one_moment",
+    ),
+    Mutant(
+        "asking how a run is before its rows are read",
+        "cox/collection/lines.py",
+        "    statuses = now.statuses(now.named(query))\n",
+        "    statuses = now.statuses(now.parameters(now.named(query)))\n",
+        f"{UNIT}/collection/test_moment.py::test_a_run_that_is_said_to_have_ended_has_all_its_rows",
+    ),
+    Mutant(
         "a run of a dataset is known by its place, not by its name",
         "cox/collection/exported.py",
         "        return self._add(run, fresh)",

@@ -12,6 +12,8 @@ import pytest
 
 import cox
 from cox.analysis.parameters import identity
+from cox.collection.lines import facts_of
+from cox.collection.moment import Moment
 from cox.errors import CompareError, PredicateError
 from cox.objects.unreadable import Unreadable
 from cox.readers import CollectionReader
@@ -124,7 +126,7 @@ def test_the_last_row_of_ranks_does_not_depend_on_who_closed_last(
         assert reader.runs()["results.loss"].tolist() == [last]
         assert reader.wide()["results.loss.last"].tolist() == [last]
         assert reader.compare("results", "loss")["mean"].tolist() == [last]
-        assert reader.source.described("run")["results"]["results.loss"] == last
+        assert facts_of(Moment(reader.source), "run")["results"]["results.loss"] == last
 
 
 def test_an_error_names_the_runs_in_the_way(out: Path) -> None:

@@ -18,8 +18,8 @@ from cox.display.text import printable
 from cox.storage.status import STATES
 
 if TYPE_CHECKING:
+    from cox.collection.moment import Moment
     from cox.display.grid import Grid
-    from cox.readers import CollectionReader
 
 #: How many runs are listed where there is no terminal to be filled.
 _MOST = 20
@@ -74,13 +74,18 @@ def ls(
     if limit is not None and everything:
         raise click.UsageError("-n and --all: choose one of them")
     how = tables.format_of(format, output, as_json)
+    from cox.collection.moment import Moment
+
     reader = reader_at(path, nested=nested, empty=True)
-    names = _chosen(reader, where, state)
+    now = Moment(reader.source)
+    names = _selected(now, where, state)
     total = len(names)
-    ordered = _sorted(reader, names, sort, reverse)
+    if where is not None and not state:  # a run that is said to have ended then shows all its rows
+        now = Moment(reader.source)
+    ordered = _sorted(now, names, sort, reverse)
     page = ordered if everything else ordered[: limit or _screenful()]
     wanted = not columns or not all(name in listing.FACTS for name in columns)
-    shown = listing.described(reader.source, page, rows=wanted)
+    shown = listing.read_runs(now, page, rows=wanted)
     if sort is None:
         shown.sort(key=lambda run: run.status.started or 0.0, reverse=not reverse)
     if how == "json":
@@ -111,25 +116,23 @@ def _screenful() -> int:
     return max(1, terminal.size().lines - _AROUND) if terminal.is_terminal() else _MOST
 
 
-def _chosen(reader: CollectionReader, where: str | None, states: Sequence[str]) -> list[str]:
+def _selected(now: Moment, where: str | None, states: Sequence[str]) -> list[str]:
     """The runs that pass both filters, the newest first."""
-    names = listing.newest(reader.source)
+    names = listing.newest(now.runs)
+    statuses = now.statuses(names) if states else {}
     if where is not None:
         from cox.collection.overview import filtered
 
-        names = filtered(reader.source.parameters(names), where, reader.source.metadata)
-    if states:
-        found = listing.statuses(reader.source, names)
-        names = [name for name, status in found.items() if status.state in states]
-    return names
+        names = filtered(now.parameters(names), where, now.runs.metadata)
+    return [name for name in names if not states or (name in statuses and statuses[name].state in states)]
 
 
-def _sorted(reader: CollectionReader, names: list[str], sort: str | None, reverse: bool) -> list[str]:
+def _sorted(now: Moment, names: list[str], sort: str | None, reverse: bool) -> list[str]:
     if sort is None:
         return names[::-1] if reverse else names
     from cox.analysis.parameters import is_missing, order
 
-    runs = listing.described(reader.source, names, rows=sort not in listing.FACTS)
+    runs = listing.read_runs(now, names, rows=sort not in listing.FACTS)
     get = listing.getter(sort, runs)
     values = {run.name: get(run) for run in runs}
     there = [name for name, value in values.items() if not is_missing(value) and value == value]

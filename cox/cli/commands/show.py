@@ -71,10 +71,11 @@ def show(run: str, as_json: bool) -> None:
 
 def _described(run: RunLayout, found: dict[str, TableData]) -> Run:
     from cox.cli.runs import reader_at
+    from cox.collection.moment import Moment
     from cox.storage.status import status_of
 
     reader = reader_at(run.root)
-    params = dict(reader.source.parameters(reader.exp_ids).get(readable(run.root.name), {}))
+    params = dict(Moment(reader.source).parameters(reader.exp_ids).get(readable(run.root.name), {}))
     last = {
         name: dict(zip(table.schema.names(), row, strict=True))
         for name, table in found.items()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,18 @@ class Cache:
     def schemas(self, name: str) -> dict[str, Schema]:
         """The tables of a known run. Not to be changed."""
         return self.index.heads[int(self.index.head[self.index.number[name]])]
+
+    def nrows(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """How many rows known runs have of each of their tables."""
+        of_table = {table: self.index.rows_of(table) for head in self.index.heads for table in head}
+        return {
+            name: {table: int(of_table[table][self.index.number[name]]) for table in self.schemas(name)}
+            for name in names
+        }
+
+    def forget_rows(self) -> None:
+        """Let go of the segments that were read."""
+        self._in_memory.clear()
 
     def with_rows(self, table: str) -> set[str]:
         """The known runs whose rows of a table are here, or which have none."""
