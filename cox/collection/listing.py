@@ -196,6 +196,23 @@ def full_name(wanted: str, known: Sequence[str]) -> str:
     raise ColumnNotFoundError(unknown("there is no column", wanted, known))
 
 
+def as_document(run: Run) -> dict[str, Any]:
+    """A run for JSON."""
+    status = run.status
+    return {
+        "id": run.name,
+        "path": str(run.root),
+        "state": status.state,
+        "started": times.moment(status.started),
+        "duration": status.duration,
+        "host": status.host,
+        "pid": status.pid,
+        "error": status.error,
+        "params": run.params,
+        "last": run.last,
+    }
+
+
 def _known(runs: Sequence[Run]) -> dict[str, Callable[[Run], Any]]:
     """All columns that there are: facts, parameters, and last values as `table.column`."""
     known = dict(FACTS)

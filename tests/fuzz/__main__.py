@@ -20,7 +20,6 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["cox"]):
-    import cox
     from cox import safe_pickle
     from cox.storage import journal, layout, salvage, snapshot
 
@@ -28,19 +27,9 @@ import h5py
 
 from cox.errors import CoxError, CoxWarning
 from tests import structure
+from tests.structure import make_run
 
 SALT = 7
-
-
-def make_run(folder: Path) -> layout.RunLayout:
-    """A small run with a bit of everything, closed."""
-    with cox.Store(folder, "run") as store:
-        table = store.add_table("t", {"step": int, "loss": float, "text": str, "maybe": float | None})
-        other = store.add_table("odd", {"f(x)": float, "thing": cox.OBJECT})
-        for step in range(5):
-            table.append_row({"step": step, "loss": step / 3, "text": "é" * step})
-            other.append_row({"f(x)": 1.0, "thing": {"a": [1, None]}})
-    return layout.RunLayout(Path(store.path))
 
 
 def read_all(run: layout.RunLayout) -> None:
@@ -94,7 +83,7 @@ def stores(folder: Path) -> Callable[[bytes], None]:
 
 def structures(folder: Path) -> Callable[[bytes], None]:
     """A good store file with other attributes, datasets and groups in it: two bytes for each change."""
-    run = structure.make_run(folder)
+    run = make_run(folder)
     good, changes = run.store_file.read_bytes(), list(structure.MUTATIONS.items())
 
     def one(data: bytes) -> None:

@@ -12,7 +12,6 @@ from cox.cli import options, screen, tables, terminal
 from cox.cli.runs import reader_at
 from cox.collection import listing
 from cox.collection.listing import Run
-from cox.display import times
 from cox.display.fitting import fit
 from cox.display.text import printable
 from cox.storage.status import STATES
@@ -170,21 +169,4 @@ def _nothing(path: Path, runs: int, *, nested: bool) -> str:
 
 
 def _document(path: Path, total: int, runs: Sequence[Run]) -> dict[str, Any]:
-    return {"path": str(path), "total": total, "runs": [as_document(run) for run in runs]}
-
-
-def as_document(run: Run) -> dict[str, Any]:
-    """A run for JSON."""
-    status = run.status
-    return {
-        "id": run.name,
-        "path": str(run.root),
-        "state": status.state,
-        "started": times.moment(status.started),
-        "duration": status.duration,
-        "host": status.host,
-        "pid": status.pid,
-        "error": status.error,
-        "params": run.params,
-        "last": run.last,
-    }
+    return {"path": str(path), "total": total, "runs": [listing.as_document(run) for run in runs]}

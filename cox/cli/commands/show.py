@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cox.cli import options, rows, screen, tables, terminal
-from cox.cli.commands.ls import as_document
 from cox.cli.runs import find
-from cox.collection.listing import COLOURS, Run
+from cox.collection.listing import COLOURS, Run, as_document
 from cox.collection.naming import readable
 from cox.display import times
 from cox.display.grid import Column, Grid
