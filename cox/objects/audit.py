@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from cox import safe_pickle
 from cox.objects import codec, signing
 from cox.objects.trust import Place, Trust, place_of
 from cox.storage import layout
+from cox.storage.columns import TableData
 
 
 class Payload(NamedTuple):
@@ -37,29 +38,35 @@ def unvouched(run: layout.RunLayout) -> Iterator[Payload]:
     from cox.storage import snapshot
 
     trusted = Trust(run)
-    files: dict[str, tuple[str, list[str]]] = {}
-    for table in snapshot.read(run).tables.values():
+    tables = snapshot.read(run).tables.values()
+    for table, column, row, cell in _cells(tables, in_cell=True):
+        where = f"table {table!r}, column {column!r}, row {row}"
+        data = io.BytesIO(codec.cell_bytes(cell, where))
+        yield from _examine(data, trusted, place_of(run, table, column), where)
+    owners: dict[str, tuple[str, list[str]]] = {}
+    for table, column, _, cell in _cells(tables, in_cell=False):
+        owners.setdefault(Path(cell).name, (table, []))[1].append(column)
+    for path in _files(run.objects_dir):
+        table, columns = owners.get(path.name, ("", []))
+        where = f"file {layout.OBJECTS_DIR}/{path.name}"
+        with codec.opened(path, where) as file, codec.private(file) as copy:
+            yield from _examine(copy, trusted, Place(table, tuple(columns), where), where)
+
+
+def _cells(tables: Iterable[TableData], *, in_cell: bool) -> Iterator[tuple[str, str, int, Any]]:
+    """The cells of objects, with table, column and row: those that hold one, or those that name its file."""
+    for table in tables:
         for column in table.schema:
-            if not column.traits.is_object:
-                continue
-            values, missing = table.column(column)
-            for row, cell in enumerate(values.tolist()):
-                if missing is not None and missing[row]:
-                    continue
-                if column.traits.in_cell:
-                    where = f"table {table.name!r}, column {column.name!r}, row {row}"
-                    data = io.BytesIO(codec.cell_bytes(cell, where))
-                    yield from _examine(data, trusted, place_of(run, table.name, column.name), where)
-                else:
-                    files.setdefault(Path(cell).name, (table.name, []))[1].append(column.name)
-    if run.objects_dir.is_dir():
-        for path in sorted(run.objects_dir.iterdir()):
-            if path.is_file() and not path.name.startswith(layout.TEMPORARY_PREFIX):
-                table_name, columns = files.get(path.name, ("", []))
-                where = f"file {layout.OBJECTS_DIR}/{path.name}"
-                place = Place(table_name, tuple(columns), where)
-                with codec.opened(path, where) as file, codec.private(file) as copy:
-                    yield from _examine(copy, trusted, place, where)
+            if column.traits.is_object and column.traits.in_cell == in_cell:
+                values, missing = table.column(column)
+                for row, cell in enumerate(values.tolist()):
+                    if missing is None or not missing[row]:
+                        yield table.name, column.name, row, cell
+
+
+def _files(directory: Path) -> list[Path]:
+    paths = sorted(directory.iterdir()) if directory.is_dir() else []
+    return [path for path in paths if path.is_file() and not path.name.startswith(layout.TEMPORARY_PREFIX)]
 
 
 def _examine(file: BinaryIO, trusted: Trust, place: Place, where: str) -> Iterator[Payload]:
