@@ -11,7 +11,9 @@ import pandas as pd
 
 from cox.errors import DamagedError
 from cox.schema import Column, Schema
+from cox.storage import moments
 from cox.storage.columns import Array, TableData, decode_text, dtype_of, has_inner_nul, is_text
+from cox.timestamps import time_of
 
 #: Columns that a frame may have each in a piece of memory of its own.
 _MOST_APART = 50
@@ -50,7 +52,8 @@ def to_frame(
         elif is_text(column):
             narrow = table.narrow_text(column)
             values, missing = (narrow, table.mask(column)) if narrow is not None else table.column(column)
-            columns[column.name] = text(values, missing)
+            is_time = column.traits.is_time
+            columns[column.name] = _times(column, values, missing) if is_time else text(values, missing)
         else:
             values, missing = table.column(column)
             if optional_as_nan and column.traits.has_nan and not column.nullable and missing is not None:
@@ -77,12 +80,30 @@ def empty_frame(schema: Schema) -> pd.DataFrame:
 
 def series(column: Column, values: Array, missing: Array | None) -> Any:
     """A column as pandas should hold it: nullable columns in nullable dtypes, so that None stays None."""
+    if column.traits.is_time:
+        return _times(column, values, missing)
     if is_text(column):
         return text(values, missing)
     if not column.nullable and missing is None:
         return values
     mask = np.zeros(len(values), dtype=np.bool_) if missing is None else missing
     return _masked(column.kind, values, mask)
+
+
+def _times(column: Column, values: Array, missing: Array | None) -> Any:
+    """Times as datetime64[us], in UTC if they have a zone; objects if only some have one, as they are."""
+    try:
+        times, zoned = moments.decode(values, missing)
+    except ValueError as error:
+        raise DamagedError(f"column {column.name!r}: {error}") from error
+    if not zoned.any():
+        return times
+    if (zoned | np.isnat(times)).all():
+        return pd.DatetimeIndex(times).tz_localize("UTC")
+    if values.dtype.kind == "S":
+        values = decode_text(values)
+    gone = np.isnat(times).tolist()
+    return objects([None if g else time_of(cell) for cell, g in zip(values.tolist(), gone, strict=True)])
 
 
 def text(values: Array, missing: Array | None = None) -> Any:

@@ -13,7 +13,7 @@ from cox.errors import CoxError
 from cox.objects import codec, unreadable
 from cox.objects.trust import Trust, place_of
 from cox.objects.unreadable import Unreadable
-from cox.schema import Column, shown
+from cox.schema import Column, cell_value, shown
 from cox.storage import fs, layout
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def decoded(column: Column, cell: Any, run: layout.RunLayout, trust: Trust, tabl
     if column.traits.is_rebuilt:
         path = run.objects_dir / Path(cell).name
         return codec.read_pickle(path, trust, place_of(run, table, column.name))
-    return cell
+    return cell_value(column, cell)
 
 
 def parameters(

@@ -6,6 +6,7 @@ No I/O and no heavy import: numpy scalars, arrays and torch tensors are recognis
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import types
 import typing
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cox.errors import RowError, SchemaError
+from cox.errors import DamagedError, RowError, SchemaError
+from cox.timestamps import time_of, time_text
 
 OBJECT = "__object__"
 PICKLE = "__pickle__"
@@ -22,7 +24,11 @@ PYTORCH_STATE = "__pytorch_state__"
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 _NUMPY_PREFIXES = (("float", "float"), ("int", "int"), ("uint", "int"), ("bool", "bool"))
-_ALLOWED = "float, int, str, bool, each of them also as `| None`, and cox.store.OBJECT, PICKLE, PYTORCH_STATE"
+_ALLOWED = (
+    "float, int, str, bool, datetime.datetime, each of them also as `| None`, and cox.store.OBJECT, PICKLE, "
+    "PYTORCH_STATE"
+)
+_TIME = "a datetime, or such a text as 2026-01-02T03:04:05"
 _RANGE = f"an int from {INT_MIN} to {INT_MAX}"
 
 
@@ -43,6 +49,7 @@ class Kind:
             the wider one is float.
         is_measure: Whether a run can be compared by its values: numbers, but not truth values.
         has_nan: Whether nan is a value, and not what pandas shows for a missing one.
+        is_time: Whether the cell is text that tells a time, see `time_text`.
         is_object: Whether a cell is text that stands for an object …
         in_file: … which lies in a file of its own, named by the cell …
         by_torch: … that torch writes …
@@ -60,6 +67,7 @@ class Kind:
     is_number: bool = False
     is_measure: bool = False
     has_nan: bool = False
+    is_time: bool = False
     is_object: bool = False
     in_file: bool = False
     by_torch: bool = False
@@ -151,7 +159,8 @@ class Schema:
         for column in made:
             if column.kind not in KINDS:
                 raise SchemaError(
-                    f"column {column.name!r} is of kind {column.kind!r}; known are {', '.join(KINDS)}"
+                    f"column {column.name!r} is of kind {column.kind!r}; known are {', '.join(KINDS)}; "
+                    "upgrade cox if a newer one wrote this"
                 )
         return cls(made)
 
@@ -209,6 +218,9 @@ def type_name(given: Any) -> str:
     """A type as a user would write it: `float`, `int | None`, `OBJECT`."""
     if isinstance(given, type):
         return given.__name__
+    inner, nullable = _unwrap_optional(given)
+    if nullable:
+        return f"{type_name(inner)} | None"
     return given.strip("_").upper() if isinstance(given, str) else str(given)
 
 
@@ -317,11 +329,27 @@ def is_missing(value: Any, kind: str) -> bool:
     """
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
+    if KINDS[kind].is_time and type(value).__name__ == "datetime64":
+        return bool(value != value)
     is_float = isinstance(value, float) or (type(value).__module__, type(value).__name__[:5]) == (
         "numpy",
         "float",
     )
     return not KINDS[kind].has_nan and is_float and bool(value != value)
+
+
+def cell_value(column: Column, cell: Any) -> Any:
+    """A cell as the value that was logged: the time that its text tells. Objects stay as they are stored.
+
+    Raises:
+        DamagedError: It is not a time.
+    """
+    if cell is None or not column.traits.is_time:
+        return cell
+    try:
+        return time_of(cell)
+    except ValueError as error:
+        raise DamagedError(f"column {column.name!r} holds {shown(cell)}, which is not a time") from error
 
 
 def as_number(value: Any) -> int | float | None:
@@ -360,6 +388,8 @@ def _infer_type(value: Any, alternative: str) -> Any:
         if getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m"):
             return alternative  # numpy's times: some of them give an int as their item
         plain = value.item()
+    if isinstance(value, datetime.datetime) and _is_plain_time(value):
+        return datetime.datetime
     fits = type(plain) in (float, bool) or (
         INT_MIN <= plain <= INT_MAX if type(plain) is int else type(plain) is str and _is_unicode(plain)
     )
@@ -407,6 +437,38 @@ def _to_str(value: Any) -> Conversion:
     # NA becomes the text '<NA>', as None becomes 'None'; but whoever copies a frame does not mean the text
     lossy = value is not None and not isinstance(value, str) and is_missing(value, "str")
     return Conversion(text if type(text) is str else str.__str__(text), lossy=lossy)
+
+
+def _to_time(value: Any) -> Conversion:
+    if isinstance(value, str):
+        return Conversion(time_text(time_of(value)), lossy=False)
+    if getattr(getattr(value, "dtype", None), "kind", "") == "M":
+        value = _of_datetime64(value)
+    if not isinstance(value, datetime.datetime):
+        is_number = as_number(value) is not None
+        remedy = "; datetime.fromtimestamp(seconds, timezone.utc) makes a time" if is_number else ""
+        raise TypeError(f"this is {type(value).__name__}{remedy}")
+    if getattr(value, "nanosecond", 0):
+        raise ValueError("it has nanoseconds, a column has microseconds; round it, as .round('us') does")
+    return Conversion(time_text(value), lossy=False)
+
+
+def _of_datetime64(value: Any) -> Any:
+    """A datetime64, or an array of one, as a datetime; refused if it is finer than microseconds."""
+    micros = value.astype("datetime64[us]")
+    if micros.astype(value.dtype) != value:
+        raise ValueError("it is finer than the microseconds of a column; round it: .astype('datetime64[us]')")
+    return micros.item()
+
+
+def _is_plain_time(value: Any) -> bool:
+    """Whether a column of times gives a time back as it is; not so a subclass of somebody's own."""
+    if type(value) is not datetime.datetime and type(value).__name__ != "Timestamp":
+        return False
+    try:
+        return bool(_to_time(value))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _differs(made: float, plain: Any) -> bool:
@@ -458,6 +520,16 @@ _EVERY_KIND = (
         convert=_to_bool,
         wanted="a truth value",
         is_number=True,
+    ),
+    Kind(
+        "datetime",
+        datetime.datetime,
+        str,
+        dtype="object",
+        filler="",
+        convert=_to_time,
+        wanted=_TIME,
+        is_time=True,
     ),
     Kind("object", OBJECT, str, dtype="object", filler="", is_object=True, is_rebuilt=True),
     Kind("pickle", PICKLE, str, dtype="object", filler="", is_object=True, in_file=True, is_rebuilt=True),

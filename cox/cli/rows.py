@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cox.display.grid import Column, Grid
 from cox.errors import ColumnNotFoundError, unknown
+from cox.schema import cell_value
 
 if TYPE_CHECKING:
     from cox.storage.columns import Array, TableData
@@ -43,7 +44,7 @@ def _cells(table: TableData, name: str, at: slice | Array) -> list[Any]:
         found = [f"<{column.kind}>"] * len(found)
     if missing is not None:
         found = [None if gone else value for value, gone in zip(found, missing[at].tolist(), strict=True)]
-    return found
+    return [cell_value(column, cell) for cell in found] if column.traits.is_time else found
 
 
 def grid(names: Sequence[str], rows: Sequence[Row]) -> Grid:

@@ -15,7 +15,7 @@ from cox.collection.assembly import Decode, refuse_unknown
 from cox.collection.blocks import Block
 from cox.errors import PredicateError
 from cox.metadata import RunParameters
-from cox.schema import Column, shown
+from cox.schema import Column, cell_value, shown
 from cox.storage.columns import Array, Part, mask_of, values_of
 from cox.storage.layout import EXP_ID
 from cox.storage.schemas import RANK
@@ -155,7 +155,7 @@ def lasts(
         for column in block.schema:
             if not column.traits.is_object:
                 for name, cell in _cells(block, last, column):
-                    made[name][column.name] = cell
+                    made[name][column.name] = cell_value(column, cell)
     return made
 
 

@@ -22,7 +22,7 @@ from cox.errors import (
 )
 from cox.metadata import METADATA, decoded
 from cox.objects.trust import Trust
-from cox.schema import Column, Schema, describe_difference
+from cox.schema import Column, Schema, cell_value, describe_difference
 from cox.storage import layout, scan
 from cox.storage.schemas import merge_schemas
 
@@ -181,7 +181,7 @@ class Runs:
 
         def decode(name: str, column: Column, cell: Any) -> Any:
             if not column.traits.is_object:
-                return cell
+                return cell_value(column, cell)
             run = self.layout(name)
             if name not in trusts:
                 archive = self.archive(name)

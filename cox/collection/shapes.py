@@ -1,8 +1,9 @@
 """Which type a column has outside of cox, whatever the runs hold: types widen, and never narrow.
 
 A shape says what the cells of a column are: `null` (nothing yet), `bool`, `int`, `long` (an int that no float
-holds exactly), `uint`, `float`, `str`, `bytes`, `time`, `timetz`, `["list", shape]`, or
-`["struct", [[name, shape], …]]`. Shapes are JSON, to be kept beside a dataset.
+holds exactly), `uint`, `float`, `str`, `bytes`, `time`, `timetz` (a time with a zone), `anytime` (a time, of
+which no cell tells whether it has a zone), `["list", shape]`, or `["struct", [[name, shape], …]]`. Shapes are
+JSON, to be kept beside a dataset.
 
 `join` is the type of two columns together: the order in which runs are met does not matter. What has no type
 in common is text: text as it is, numbers as Python writes them, containers as JSON.
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from cox.extras import needed
+from cox.schema import KINDS
+from cox.storage import moments
 from cox.storage.columns import Array
 
 #: A JSON value: see above.
@@ -27,18 +30,21 @@ Shape = Any
 _EXACT = 2**53
 _INT64 = range(-(2**63), 2**63)
 _NUMBERS = ("bool", "int", "float")
+_TIMES = ("time", "timetz", "anytime")
+_WIDER = [("int", "long"), ("anytime", "time"), ("anytime", "timetz")]
 #: The shape of a column by its kind; objects have that of their values.
 OF_KIND: dict[str, Shape] = {
     "float": "float",
     "int": "int",
     "str": "str",
     "bool": "bool",
+    "datetime": "anytime",
     "object": "null",
     "pickle": "str",
     "pytorch_state": "str",
 }
 #: The kinds of which the values tell the shape.
-BY_VALUES = frozenset({"int"})
+BY_VALUES = frozenset({"int", "datetime"})
 
 
 def of_kind(kind: str) -> Shape:
@@ -50,6 +56,9 @@ def of_array(kind: str, values: Array, missing: Array) -> Shape:
     """The shape of a column of numbers, truth values or text."""
     if kind not in BY_VALUES or not len(values):
         return of_kind(kind)
+    if KINDS[kind].is_time:
+        zoned = moments.zone_of([(values, missing)])
+        return "str" if zoned is None else "anytime" if missing.all() else "timetz" if zoned else "time"
     if values.dtype == np.uint64 and bool((values[~missing] > _INT64[-1]).any()):
         return "uint"
     there = values[~missing]
@@ -72,8 +81,9 @@ def join(one: Shape, other: Shape) -> Shape:
         return other
     if isinstance(one, list) and isinstance(other, list) and one[0] == other[0]:
         return _join_nested(one, other)
-    if [one, other] in (["int", "long"], ["long", "int"]):
-        return "long"
+    for narrow, wider in _WIDER:
+        if [one, other] in ([narrow, wider], [wider, narrow]):
+            return wider
     return "float" if one in _NUMBERS and other in _NUMBERS else "str"
 
 
@@ -167,6 +177,7 @@ def arrow_type(shape: Shape) -> Any:
         "bytes": pa.binary(),
         "time": pa.timestamp("us"),
         "timetz": pa.timestamp("us", tz="UTC"),
+        "anytime": pa.timestamp("us"),
     }
     return types.get(shape, pa.string())
 
@@ -181,6 +192,8 @@ def array_of_cells(values: Array, missing: Array, shape: Shape) -> Any:
     """A column of numbers, truth values or text as an Arrow array: nan stays nan, and missing is null."""
     pa = needed("pyarrow", "parquet")
     kind = arrow_type(shape)
+    if shape in _TIMES and values.dtype == object:
+        return pa.array(moments.decode(values, missing)[0], mask=missing).cast(kind)
     if shape == "float" and values.dtype != object:
         values = values.astype(np.float64)
     if (values.dtype == object) == (shape == "str"):

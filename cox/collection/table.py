@@ -90,11 +90,12 @@ class Table:
         return outgoing.to_arrow([], schema.names(), outgoing.common_shapes([], [schema]))
 
     def objects(self) -> dict[str, Shape]:
-        """The columns that hold objects in some run, and what these are together; reads those columns."""
+        """The columns that hold objects or times in some run, and what these are together; reads them."""
         from cox.collection import outgoing
 
         schemas = by_table(self._now.read(self._runs.names).schemas)[self._name].values()
-        names = frozenset(object_columns(schemas, frozenset()))
+        times = {column.name for schema in schemas for column in schema if column.traits.is_time}
+        names = frozenset(object_columns(schemas, frozenset())) | times
         if not names:
             return {}
         blocks = self._now.read(self._runs.names, self._name, columns=names).blocks

@@ -17,8 +17,8 @@ from typing import Literal
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
 from cox.objects import payloads
 from cox.schema import Column
-from cox.storage import curvefiles, fs, layout, runinfo, salvage
-from cox.storage.columns import TableData
+from cox.storage import curvefiles, fs, layout, moments, runinfo, salvage
+from cox.storage.columns import Array, TableData
 from cox.storage.scan import find_runs, is_run
 from cox.tensorboard import tfrecords
 
@@ -162,6 +162,8 @@ class _Examination:
         except DamagedError as error:  # only in a file of upstream's, which has no checksums
             self._find("rows", self._run.store_file, f"table {table.name!r}, column {column.name!r}: {error}")
             return
+        if column.traits.is_time and (flaw := _flaw_of_times(values, missing)):
+            self._find("rows", self._run.store_file, f"table {table.name!r}, column {column.name!r}: {flaw}")
         if not column.traits.is_object:
             return
         for row, cell in enumerate(values.tolist()):
@@ -221,3 +223,12 @@ def _files(directory: Path) -> Iterator[Path]:
     for path in sorted(directory.glob("*")):
         if path.is_file() and not path.name.startswith(layout.TEMPORARY_PREFIX):
             yield path
+
+
+def _flaw_of_times(values: Array, missing: Array | None) -> str:
+    """What is wrong with the cells of a column of times; '' for nothing."""
+    try:
+        moments.decode(values, missing)
+    except ValueError as error:
+        return str(error)
+    return ""

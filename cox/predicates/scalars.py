@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
 from typing import Any
 
 from cox.predicates.operators import INT64, Operator
+from cox.timestamps import time_of
 
 
 class Scalars:
@@ -62,6 +64,13 @@ class Scalars:
         kinds = is_number(left), is_number(right), isinstance(left, str), isinstance(right, str)
         if kinds in ((True, True, False, False), (False, False, True, True)):
             return op(left, right)
+        if isinstance(left, datetime) or isinstance(right, datetime):
+            times = _as_time(left), _as_time(right)
+            if None not in times:
+                return op(*_alike(left, right, *times))
+            if op is not operator.eq:
+                raise MismatchError("a time is compared with another, as '2026-01-02T03:04:05'", left, right)
+            return False
         if op is operator.eq and any(kinds):
             return False
         raise MismatchError("these have no order" if any(kinds) else "these cannot be compared", left, right)
@@ -88,6 +97,31 @@ class MismatchError(Exception):
     def __init__(self, reason: str, *cells: Any) -> None:
         super().__init__(reason)
         self.cells = cells
+
+
+def _as_time(value: Any) -> Any:
+    """A time as it is, or the one that a text tells; None for anything else."""
+    if isinstance(value, str):
+        try:
+            return time_of(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, datetime) else None
+
+
+def _alike(left: Any, right: Any, first: Any, second: Any) -> tuple[Any, Any]:
+    """Two times that can be compared: a text without a zone is in UTC where the other time has a zone.
+
+    Raises:
+        MismatchError: Only one has a zone.
+    """
+    if isinstance(left, str) and first.tzinfo is None and second.tzinfo is not None:
+        first = first.replace(tzinfo=timezone.utc)
+    if isinstance(right, str) and second.tzinfo is None and first.tzinfo is not None:
+        second = second.replace(tzinfo=timezone.utc)
+    if (first.tzinfo is None) != (second.tzinfo is None):
+        raise MismatchError("only one of these times has a zone", left, right)
+    return first, second
 
 
 def unboxed(value: Any) -> Any:

@@ -108,10 +108,12 @@ def read_table(file: h5py.File, name: str, said: dict, writers: dict) -> Table:
     for i, (column, kind, nullable) in enumerate(said["columns"]):
         table.declare(column, kind, nullable)
         (place, j), of, n = said["places"][i], f"_cox/{said.get('number')}", len(data)
+        zone = "Z" if i in said.get("zoned", []) else ""
         missing = np.unpackbits(file[at][()], count=n) if (at := f"{of}/missing_{i}") in file else [0] * n
         exact = dict(msgspec.msgpack.decode(bytes(file[at][()]))) if (at := f"{of}/exact_{i}") in file else {}
         for k, cell in enumerate((data[place] if j < 0 else data[place][:, j]).tolist()):
-            text = cell.decode() if isinstance(cell, bytes) else cell
+            time = f"{np.datetime64(cell, 'us')}{zone}" if kind == "datetime" and type(cell) is int else cell
+            text = cell.decode() if isinstance(cell, bytes) else time
             rows[k][column] = None if missing[k] else exact.get(k, text)
     ranked = any(state["rows"].get(name) for writer, state in writers.items() if writer != "main")
     for row in rows.values():

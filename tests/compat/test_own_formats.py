@@ -17,18 +17,18 @@ import cox
 from cox.storage import journal
 
 GOLDEN = Path(__file__).with_name("golden")
-RUNS = sorted(path.parent for path in GOLDEN.glob("own/*/*/expected.json"))
+RUNS = sorted(path.parent for path in GOLDEN.glob("own/v*/*/expected.json"))
 
 
-def _load_generator() -> Any:
-    spec = importlib.util.spec_from_file_location("make_own", GOLDEN / "make_own.py")
+def _load_generator(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-make_own = _load_generator()
+make_own, make_times = _load_generator("make_own"), _load_generator("make_times")
 
 
 def test_there_are_golden_runs_of_every_version() -> None:
@@ -67,3 +67,24 @@ def test_a_golden_run_can_be_gone_on_with(run: Path, tmp_path: Path) -> None:
     assert after["L1 ball/things"] == expected["L1 ball/things"]
     frame = pd.read_hdf(tmp_path / run.name / "store.h5", "types")
     assert frame["step"].tolist() == [row[0] for row in after["types"]["rows"]]
+
+
+@pytest.mark.parametrize("name", ["folded", "killed"])
+def test_golden_times_read_as_they_were_written_and_are_gone_on_with(name: str, tmp_path: Path) -> None:
+    run = GOLDEN / "own" / "times" / name
+    expected = json.loads((run / "expected.json").read_text())
+    assert make_times.described(run.parent, name) == expected
+    shutil.copytree(run, tmp_path / name)
+    for claim in (tmp_path / name / ".cox" / "claims").iterdir():
+        os.utime(claim, (0, 0))
+    with cox.Store(tmp_path, name) as store:
+        for table in make_times.TABLES:
+            store[table].append_row({"step": 9, "at": make_times.ZONED[0]})
+    after = make_times.described(tmp_path, name)
+    for table in make_times.TABLES:
+        steps, at, done = after[table]
+        assert [steps[:-1], at[:-1], done[:-1]] == expected[table]
+        assert (steps[-1], at[-1], done[-1]) == (9, "2026-01-02T03:04:05.000006+00:00", None)
+    frame = pd.read_hdf(tmp_path / name / "store.h5", "zoned")
+    assert str(frame["at"].dtype) == "datetime64[us, UTC]"
+    assert frame["at"].tolist() == [*make_times.ZONED, make_times.ZONED[0]]

@@ -867,4 +867,33 @@ MUTANTS = [
         "    meant = ",
         f"{TROUBLES}/test_shown_names.py::test_a_name_that_is_shown_comes_before_one_that_begins_so",
     ),
+    # --- Times
+    Mutant(
+        "the zone of a time",
+        "cox/storage/moments.py",
+        "    if zoned:\n        texts.view",
+        "    if False:\n        texts.view",
+        "tests/spec/test_datetimes.py::test_pandas_gets_its_own_type",
+    ),
+    Mutant(
+        "times of both sorts in one column",
+        "cox/storage/moments.py",
+        "    return None if len(found) > 1 else found == {True}",
+        "    return True in found",
+        "tests/spec/test_datetimes.py::test_times_with_and_without_a_zone_in_one_column_stay_what_they_are",
+    ),
+    Mutant(
+        "what is finer than a microsecond",
+        "cox/schema.py",
+        "    if micros.astype(value.dtype) != value:",
+        "    if False:",
+        "tests/spec/test_datetimes.py::test_what_is_not_a_time_is_refused_with_the_remedy",
+    ),
+    Mutant(
+        "the fast way's look at a time",
+        "cox/storage/journal/compiled.py",
+        '            scope[f"T{at}"] = datetime.datetime\n',
+        "",
+        "tests/spec/test_datetimes.py::test_the_way_that_is_compiled_stores_what_the_general_one_does",
+    ),
 ]

@@ -34,6 +34,7 @@ class Table(_TableCore, total=False):
     number: _Count
     missing: list[_Count]
     exact: list[_Count]
+    zoned: list[_Count]
 
 
 class _WriterCore(TypedDict):
@@ -109,6 +110,8 @@ def _check_table(name: str, table: Table) -> None:
         raise ValueError(f"table {name!r} has {len(columns)} columns, and {len(table['places'])} places")
     if len(set(columns)) != len(columns):
         raise ValueError(f"table {name!r} has two columns of one name")
+    if max(table.get("zoned", ()), default=-1) >= len(columns):
+        raise ValueError(f"table {name!r} has no column {max(table['zoned'])} of times")
     lists: list[Any] = [*table.get("missing", ()), *table.get("exact", ())]
     if lists and (max(lists) >= len(columns) or "number" not in table):
         raise ValueError(f"table {name!r} has no column {max(lists)} of which cells are listed")

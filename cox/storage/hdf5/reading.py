@@ -20,7 +20,7 @@ import numpy as np
 from cox import safe_pickle
 from cox.errors import DamagedError, FormatVersionError, IrregularFileError, StorageError
 from cox.schema import Column, Schema, kind_of
-from cox.storage import fs
+from cox.storage import fs, moments
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_beyond_int64, is_text
 from cox.storage.hdf5 import attribute, checks, packing
 from cox.storage.hdf5.content import (
@@ -176,7 +176,9 @@ def _read_others(
         table, places = upstream_table(name, groups[path], dataset)
         content.tables[name], content.nrows[name] = table, dataset.nrows
         if rows and (wanted is None or name in wanted):
-            table.parts = _read_parts(dataset, table.schema, places)
+            table.parts = _read_parts(
+                dataset, table.schema, places, zoned_of_pandas(groups[path], table, places)
+            )
             note_missing(table)
     content.foreign = list(foreign_paths(file, paths))
 
@@ -267,12 +269,17 @@ def _is_group(about: h5py.h5o.ObjInfo) -> bool:
 def _read_described(
     file: h5py.h5f.FileID, dataset: checks.Dataset, table: TableData, about: attribute.Table
 ) -> list[Part]:
-    parts = _read_parts(dataset, table.schema, about["places"])
+    parts = _read_parts(dataset, table.schema, about["places"], zoned_in(table.schema, about))
     for at in about.get("missing", ()):
         spread(parts, table.schema.columns[at], missing_cells(file, about, at))
     for at in about.get("exact", ()):
         patch(parts, table.schema.columns[at], exact_cells(file, about, at))
     return parts
+
+
+def zoned_in(schema: Schema, about: attribute.Table) -> frozenset[str]:
+    """The columns whose field holds times that have a zone."""
+    return frozenset(schema.columns[i].name for i in about.get("zoned", ()))
 
 
 def missing_cells(file: h5py.h5f.FileID, about: attribute.Table, at: int) -> Array:
@@ -324,7 +331,9 @@ def spread(parts: list[Part], column: Column, mask: Array) -> None:
     start = 0
     for part in parts:
         own = mask[start : start + part.nrows]
-        part.missing[column.name] = np.pad(own, (0, part.nrows - len(own)))
+        mask = np.pad(own, (0, part.nrows - len(own)))
+        known = part.missing.get(column.name)  # NaT, also in rows that others appended
+        part.missing[column.name] = mask if known is None else mask | known
         start += part.nrows
         values = part.values[column.name]
         if values.dtype.kind == "f" and not column.traits.has_nan:
@@ -353,16 +362,19 @@ def patch(parts: list[Part], column: Column, cells: list[list[Any]]) -> None:
         part.values[column.name][row - starts[at]] = value
 
 
-def _read_parts(dataset: checks.Dataset, schema: Schema, places: Sequence[Sequence[Any]]) -> list[Part]:
+def _read_parts(
+    dataset: checks.Dataset, schema: Schema, places: Sequence[Sequence[Any]], zoned: Container[str] = ()
+) -> list[Part]:
     """A table's rows. Texts so wide that they would not fit into memory padded are decoded in slices."""
     nrows, dtype = dataset.nrows, dataset.dtype()
     checks.check_size(nrows * dtype.itemsize, dataset.id.get_storage_size)
     at_once = max(1, SLICE_BYTES // dtype.itemsize)
     if dtype.itemsize < WIDE or nrows <= at_once:
-        return [part_of(rows_of(dataset, dtype), schema, places)]
+        return [part_of(rows_of(dataset, dtype), schema, places, zoned)]
     parts = []
     for start in range(0, nrows, at_once):
-        parts.append(unpadded(part_of(rows_of(dataset, dtype, start, start + at_once), schema, places)))
+        rows = rows_of(dataset, dtype, start, start + at_once)
+        parts.append(unpadded(part_of(rows, schema, places, zoned)))
     return parts
 
 
@@ -374,12 +386,24 @@ def unpadded(part: Part) -> Part:
     return part
 
 
-def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]]) -> Part:
-    """Rows as they lie in the file, as columns: what `spread` and `patch` do is still to be done."""
+def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]], zoned: Container[str] = ()) -> Part:
+    """Rows as they lie in the file, as columns: what `spread` and `patch` do is still to be done.
+
+    Args:
+        rows: The rows.
+        schema: The columns.
+        places: For each the field, and its position in that.
+        zoned: Those whose field holds times that have a zone.
+    """
     part = Part(len(rows), {})
     for column, (name, at) in zip(schema, places, strict=True):
         values = rows[name] if at < 0 else rows[name][:, at]
-        if is_text(column):
+        if column.traits.is_time and values.dtype == np.int64:
+            times = values.astype(np.int64).view(moments.DTYPE)
+            values = moments.encode(times, zoned=column.name in zoned)
+            if (gone := np.isnat(times)).any():
+                part.missing[column.name] = gone
+        elif is_text(column):
             if values.dtype.kind != "S":
                 raise DamagedError(f"column {column.name!r} holds {values.dtype}, not text")
         elif values.dtype.kind == "f" and not column.traits.has_nan:
@@ -429,6 +453,16 @@ def upstream_table(
     ordered = [column for column in _column_order(group, schema) if column in places]
     columns = [Column(column, kind_of(schema[column]) or "str") for column in ordered]
     return TableData(name, Schema(columns)), [places[column] for column in ordered]
+
+
+def zoned_of_pandas(
+    group: h5py.h5g.GroupID, table: TableData, places: Sequence[Sequence[Any]]
+) -> frozenset[str]:
+    """As `zoned_in`, by what pandas' attributes say."""
+    fields = {column.name: place[0] for column, place in zip(table.schema, places, strict=True)}
+    times = [column.name for column in table.schema if column.traits.is_time]
+    info = _plain_attribute(group, "info") if times else {}
+    return frozenset(name for name in times if info.get(fields[name], {}).get("tz") is not None)
 
 
 def _column_order(group: h5py.h5g.GroupID, schema: dict[str, Any]) -> list[str]:

@@ -79,7 +79,8 @@ def _described(found: Salvage, file: h5py.h5f.FileID, name: str, about: attribut
     if dataset is None:
         found.lost[name] = written
         return
-    good = _read_chunks(found, dataset, table, about["places"], written)
+    zoned = reading.zoned_in(table.schema, about)
+    good = _read_chunks(found, dataset, table, about["places"], zoned, written)
     about = {**about, "nrows": min(written, len(good))}
     for at in about.get("missing", ()):
         _mask(found, table, at, partial(reading.missing_cells, file, about, at))
@@ -103,6 +104,7 @@ def _read_chunks(
     dataset: checks.Dataset,
     table: TableData,
     places: Sequence[Sequence[Any]],
+    zoned: Container[str],
     written: int = 0,
 ) -> Array:
     """Read all rows, the lost ones as anything. Returns which ones are good, of shape (nrows,).
@@ -115,11 +117,12 @@ def _read_chunks(
     for start in range(0, nrows, step):
         try:
             rows = reading.rows_of(dataset, dtype, start, start + step)
+            part = reading.part_of(rows, table.schema, places, zoned)
         except Exception as error:  # noqa: BLE001 - h5py raises all kinds
             _raise_if_no_damage(error)
             good[start : start + step], reason = False, str(error)
             rows = np.zeros(min(step, nrows - start), dtype=dtype)
-        part = reading.part_of(rows, table.schema, places)
+            part = reading.part_of(rows, table.schema, places, zoned)
         table.parts.append(reading.unpadded(part) if dtype.itemsize >= reading.WIDE else part)
     lost = [*_ranges(np.flatnonzero(~good)), *([(nrows, written)] if written > nrows else [])]
     if lost:
@@ -150,7 +153,8 @@ def _seems_missing(part: Part, column: Column) -> Array:
         return np.isnan(values)
     if values.dtype.kind == "S":
         values = decode_text(values)
-    return np.array([text.startswith(MISSING_TEXT) for text in values], dtype=np.bool_)
+    seems = np.array([text.startswith(MISSING_TEXT) for text in values], dtype=np.bool_)
+    return seems | mask_of(part, column.name)  # of times NaT
 
 
 def _exact(found: Salvage, table: TableData, at: int, read: Callable[[], list[list[Any]]]) -> None:
@@ -225,7 +229,8 @@ def _marked_groups(
 def _upstream(found: Salvage, file: h5py.File, path: str, name: str, group: h5py.h5g.GroupID) -> None:
     dataset = _sound_dataset(file.id, path)
     table, places = reading.upstream_table(name, group, dataset)
-    good = _read_chunks(found, dataset, table, places)
+    zoned = reading.zoned_of_pandas(group, table, places)
+    good = _read_chunks(found, dataset, table, places, zoned)
     reading.note_missing(table)
     _keep(found, table, good)
 

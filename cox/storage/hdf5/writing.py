@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import operator
 import pickle
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 
 from cox.schema import Column, Schema
-from cox.storage import fs, layout
+from cox.storage import fs, layout, moments
 from cox.storage.columns import (
     Array,
     Part,
@@ -129,8 +130,9 @@ def _begins_as_stored(table: TableData, content: StoreFile) -> bool:
 def _write_table(file: h5py.File, table: TableData, number: int, before: h5py.Group | None) -> dict[str, Any]:
     """Write one table, which begins with the rows of `before`; returns what COX_RUN says of it."""
     placeholder = _placeholder(table)
-    bases = {column.name: _stored_dtype(table, column, placeholder) for column in table.schema}
-    fields = _fields(table.schema, bases)
+    zones = {column.name: _zone_of(table, column) for column in table.schema if column.traits.is_time}
+    bases = {column.name: _stored_dtype(table, column, placeholder, zones) for column in table.schema}
+    fields = _fields(table.schema, bases, zones)
     dtype = np.dtype([("index", "<i8"), *((f.name, f.base, f.shape) for f in fields)])
     file_type = _hdf5_type(dtype, fields)
     group = file.create_group(table.name)
@@ -142,14 +144,16 @@ def _write_table(file: h5py.File, table: TableData, number: int, before: h5py.Gr
     for chunk in _in_chunks(_stored_rows(table, fields, dtype, placeholder, start), rows_a_chunk):
         dataset.write_direct_chunk((start,), packing.pack(chunk))
         start += rows_a_chunk
-    _write_pandas_attributes(group, dataset, table, fields, placeholder)
+    _write_pandas_attributes(group, dataset, table, fields, placeholder, zones)
     sidecars = _write_sidecars(file, table, bases, number)
+    zoned = [at for at, name in enumerate(table.schema.names()) if zones.get(name)]
     places = {c.name: [f.name, at if f.block else -1] for f in fields for at, c in enumerate(f.columns)}
     return {
         "columns": table.schema.to_json(),
         "places": [places[name] for name in table.schema.names()],
         "nrows": table.nrows,
         **sidecars,
+        **({"zoned": zoned} if zoned else {}),
     }
 
 
@@ -171,8 +175,20 @@ def _holds(part: Part, column: Column, text: str) -> bool:
     return bool((found & ~mask_of(part, column.name)).any())
 
 
-def _stored_dtype(table: TableData, column: Column, placeholder: str) -> np.dtype[Any]:
-    """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only."""
+def _zone_of(table: TableData, column: Column) -> bool | None:
+    parts = [part for part in table.parts if column.name in part.values]
+    return moments.zone_of([(part.values[column.name], mask_of(part, column.name)) for part in parts])
+
+
+def _stored_dtype(
+    table: TableData, column: Column, placeholder: str, zones: dict[str, bool | None]
+) -> np.dtype[Any]:
+    """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only.
+
+    Times of which only some have a zone are no column of pandas': they stay text.
+    """
+    if zones.get(column.name) is not None:
+        return moments.DTYPE
     if is_text(column):
         return np.dtype(f"S{max(1, _text_width(table, column, placeholder))}")
     if any(is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
@@ -194,7 +210,7 @@ def _text_width(table: TableData, column: Column, placeholder: str) -> int:
     return width
 
 
-def _fields(schema: Schema, bases: dict[str, np.dtype[Any]]) -> list[_Field]:
+def _fields(schema: Schema, bases: dict[str, np.dtype[Any]], zones: dict[str, bool | None]) -> list[_Field]:
     described = sum(len(column.name.encode()) + _FIELD_TYPE_BYTES for column in schema)
     if len(schema) <= _MOST_FIELDS and described <= _MOST_FIELD_BYTES:
         made = []
@@ -203,9 +219,9 @@ def _fields(schema: Schema, bases: dict[str, np.dtype[Any]]) -> list[_Field]:
             name = column.name if is_plain else f"values_block_{number}"
             made.append(_Field(name, [column], bases[column.name], block=not is_plain))
         return made
-    blocks: dict[str, list[Column]] = {}
+    blocks: dict[tuple[str, bool], list[Column]] = {}
     for column in schema:
-        blocks.setdefault(bases[column.name].kind, []).append(column)
+        blocks.setdefault((bases[column.name].kind, bool(zones.get(column.name))), []).append(column)
     return [
         _Field(
             f"values_block_{number}",
@@ -232,6 +248,8 @@ def _hdf5_type(dtype: np.dtype[Any], fields: list[_Field]) -> h5py.h5t.TypeID:
             base.set_size(field_.base.itemsize)
         elif field_.base.kind == "b":
             base = h5py.h5t.STD_B8LE
+        elif field_.base.kind == "M":
+            base = h5py.h5t.STD_I64LE
         else:
             base = h5py.h5t.py_create(field_.base)
         if field_.block:
@@ -309,6 +327,8 @@ def _stored_values(part: Part, column: Column, base: np.dtype[Any], placeholder:
         if missing:
             texts = np.where(mask, placeholder, texts)
         return np.array([text.encode() for text in texts], dtype=base)
+    if base.kind == "M":
+        return moments.decode(values_of(part, column) if array is None else array, mask)[0]
     values = values_of(part, column)
     return np.where(mask, np.nan, values) if missing else values
 
@@ -327,11 +347,17 @@ def _in_chunks(slices: Iterable[Array], size: int) -> Iterator[Array]:
 
 
 def _write_pandas_attributes(
-    group: h5py.Group, dataset: h5py.h5d.DatasetID, table: TableData, fields: list[_Field], placeholder: str
+    group: h5py.Group,
+    dataset: h5py.h5d.DatasetID,
+    table: TableData,
+    fields: list[_Field],
+    placeholder: str,
+    zones: dict[str, bool | None],
 ) -> None:
     names = list(table.schema.names())
     info: dict[Any, Any] = {1: {"names": [None], "type": "Index"}, "index": {}}
-    info.update({f.name: {} for f in fields})
+    utc = {"tz": datetime.timezone.utc}
+    info.update({f.name: utc if zones.get(f.columns[0].name) else {} for f in fields})
     upstream = {"schema": {c.name: c.traits.given for c in table.schema}, "name": table.name}
     described: dict[str, bytes | str | int | float] = {
         "CLASS": "GROUP",

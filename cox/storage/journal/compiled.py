@@ -7,6 +7,7 @@ takes a third. Whatever is not such a row is left to the general way, which conv
 
 from __future__ import annotations
 
+import datetime
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import msgspec
 
 from cox.schema import Column
 from cox.storage.journal import format
+from cox.timestamps import time_text
 
 if TYPE_CHECKING:
     import threading
@@ -74,6 +76,7 @@ def compile_append(
     if log.synced or len(columns) > _MOST_COLUMNS or any(column.traits.is_object for column in columns):
         return never
     scope: dict[str, Any] = {"encode": _encode, "MARK": format.MARK, "crc32": zlib.crc32}
+    scope.update(UTC=datetime.timezone.utc, stamp=time_text)
     lock = state.writer.lock
     scope.update(state=state, writer=state.writer, log=log, pack_head=format.pack_head, os=os)
     # `with lock` takes as long as encoding the row. A KeyboardInterrupt can come between any two of these
@@ -86,8 +89,11 @@ def compile_append(
         scope[f"N{at}"], scope[f"T{at}"], scope[f"M{at}"] = column.name, column.exact_type, most
         reads.append(f"c{at} = data[N{at}]")
         check = f"type(c{at}) is T{at}" + ("" if most is None else f" and c{at} <= M{at}")
+        if column.traits.is_time:  # any other zone may be code of somebody's own
+            scope[f"T{at}"] = datetime.datetime
+            check = f"{check} and (c{at}.tzinfo is None or c{at}.tzinfo is UTC)"
         checks.append(f"(c{at} is None or {check})" if column.nullable else check)
-        cells.append(f"c{at}")
+        cells.append(_cell(column, at))
     cells[tail_at:tail_at] = [str(int(cell)) for cell in tail]
     source = f"""
 def append(data):
@@ -139,3 +145,10 @@ def append(data):
     exec(source, scope)  # the code holds nothing but numbers
     made: Append = scope["append"]
     return made
+
+
+def _cell(column: Column, at: int) -> str:
+    """The code of a cell: the variable that has its value, or what makes the cell of it."""
+    if not column.traits.is_time:
+        return f"c{at}"
+    return f"None if c{at} is None else stamp(c{at})" if column.nullable else f"stamp(c{at})"
