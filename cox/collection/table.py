@@ -108,12 +108,13 @@ class Table:
         """Read the rows, in no more than these columns and those of the others there are, and the parameters.
 
         Objects in these columns are decoded, the parameters are as `comparable` gives them, and the rows of
-        ranks are in order.
+        ranks are in order. Warns of copies of runs.
 
         Raises:
             CompareError: One of `columns` is text in some runs, and a number in others; names those.
         """
         from cox.analysis.parameters import comparable
+        from cox.collection.copies import warn_of_copies
 
         names = self._now.some_selected(query)
         found = self.rows(Query(where=query.where, exp_filter=set(names).__contains__), ordered=True)
@@ -124,6 +125,7 @@ class Table:
             found.refuse_text_beside_numbers(name)
         found, decoded = self.decoded(found, frozenset(), skip=False)
         values = {name: comparable(own) for name, own in self._now.parameters(names).items()}
+        warn_of_copies(self._runs, values)
         return found.frame(decoded, optional_as_nan=False), overview.values_frame(values)
 
     def decoded(

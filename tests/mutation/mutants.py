@@ -513,6 +513,13 @@ MUTANTS = [
         "tests/troubles/test_gone.py::test_a_removed_run_is_noticed_within_a_second_and_stays_removed",
     ),
     Mutant(
+        "naming runs that are there more than once",
+        "cox/collection/table.py",
+        "        warn_of_copies(self._runs, values)\n",
+        "",
+        f"{TROUBLES}/test_wrong_numbers.py::test_a_run_that_is_there_more_than_once_is_named",
+    ),
+    Mutant(
         "looking whether another program has written into the journal",
         "cox/storage/journal/writing.py",
         "offset - len(last)) != last):",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import cox
 from cox.analysis.parameters import identity
 from cox.collection.lines import facts_of
 from cox.collection.moment import Moment
-from cox.errors import CompareError, PredicateError
+from cox.errors import CollectionWarning, CompareError, PredicateError
 from cox.objects.unreadable import Unreadable
 from cox.readers import CollectionReader
 
@@ -166,3 +167,33 @@ def test_numbers_among_objects_are_numbers(out: Path) -> None:
         reader.compare("results", "loss")
     with pytest.raises(PredicateError, match="list in run run9"):
         reader.df("results", where="loss < 0.3")
+
+
+@pytest.mark.parametrize("where", ["beside it", "in a backup", "in a dataset"])
+def test_a_run_that_is_there_more_than_once_is_named(out: Path, tmp_path: Path, where: str) -> None:
+    """A run and its copy are one measurement: their interval has no width, which looks very certain."""
+    for seed in (1, 2):
+        log(out, f"s{seed}", {"lr": 0.1, "seed": seed}, {"step": 0, "acc": 0.5 + seed / 10})
+    folders = [out]
+    if where == "beside it":
+        shutil.copytree(out / "s1", out / "s1 copy")
+    elif where == "in a backup":
+        shutil.copytree(out / "s1", tmp_path / "backup" / "s1")
+        folders.append(tmp_path / "backup")
+    else:
+        CollectionReader(out, exp_filter="s1".__eq__).to_parquet(tmp_path / "dataset")
+        folders.append(tmp_path / "dataset")
+    reader = CollectionReader(folders)
+    (copy,) = set(reader.exp_ids) - {"s1", "s2"}
+    with pytest.warns(CollectionWarning, match=f"more than once.* s1 = {copy};"):
+        reader.compare("results", "acc", over="seed")
+    with pytest.warns(CollectionWarning, match="more than once"):
+        reader.plot("results", y="acc", over="seed")
+    found = reader.compare("results", "acc", over="seed", exp_filter=lambda name: name != copy)
+    assert found["n"].tolist() == [2]
+
+
+def test_runs_of_the_same_parameters_are_no_copies(out: Path) -> None:
+    for name in ("a", "b"):
+        log(out, name, {"lr": 0.1}, {"step": 0, "acc": 0.5})
+    assert CollectionReader(out).compare("results", "acc")["n"].tolist() == [2]
