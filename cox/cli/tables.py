@@ -20,7 +20,7 @@ import click
 
 from cox.cli import screen, terminal
 from cox.display.fitting import natural
-from cox.display.grid import Grid, plain
+from cox.display.grid import Column, Grid, plain
 from cox.display.text import printable
 
 #: Suffixes of files, and what they ask for.
@@ -39,6 +39,11 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 # --- Where to
+
+
+def grid_of(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Grid:
+    """Rows as a grid."""
+    return Grid([Column(name, [row[i] for row in rows]) for i, name in enumerate(names)])
 
 
 def emit(grid: Grid, how: str | None, output: Path | None, as_json: bool, *, whole: bool = False) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cox.cli import options, rows, screen, tables, terminal
+from cox.cli import options, screen, tables, terminal
 from cox.cli.runs import find
 from cox.collection.listing import COLOURS, Run, as_document
 from cox.collection.naming import readable
 from cox.display import times
 from cox.display.grid import Column, Grid
 from cox.display.text import printable, text
+from cox.storage import rows
 from cox.storage.layout import METADATA_TABLE
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _table(table: TableData) -> None:
         return
     click.echo()
     names = table.schema.names()
-    _grid(rows.grid(names, rows.last(table, names, _LAST_ROWS)))
+    _grid(tables.grid_of(names, rows.last(table, names, _LAST_ROWS)))
 
 
 def _grid(grid: Grid) -> None:

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cox.cli import completion, options, rows, screen, tables, terminal
-from cox.cli.rows import Row
+from cox.cli import completion, options, screen, tables, terminal
 from cox.cli.runs import find
 from cox.collection.naming import shown_as, some
 from cox.display.text import cut, padded, printable, text, width
-from cox.errors import RunNotFoundError, TableNotFoundError, unknown
+from cox.errors import TableNotFoundError, unknown
+from cox.storage import rows
 from cox.storage.layout import METADATA_TABLE
+from cox.storage.rows import Row
 
 if TYPE_CHECKING:
-    from cox.storage.columns import Array, TableData
+    from cox.storage.following import Event
     from cox.storage.layout import RunLayout
     from cox.storage.snapshot import Snapshot
     from cox.storage.status import Status
 
 #: Seconds between two looks at a run.
 PAUSE = 0.5
-#: Seconds for which a run must look crashed, and as long as its process lives. While a run is being closed it
-#: looks so, for it gives up its claim before it says that it ended.
-GRACE, GRACE_OF_THE_LIVING = 1.0, 60.0
-#: How many rows are remembered, to find out whether they were rewritten.
-_REMEMBERED = 1000
 _ENDED = {"finished": 0, "failed": 1, "crashed": 1, "unknown": 0}
 _GAP = "  "
 
@@ -76,7 +69,7 @@ def tail(
     layout = find(run)
     if follow:
         printer = _Aligned() if how == "table" else _Csv() if how == "csv" else _JsonLines()
-        raise SystemExit(_Following(layout, table, most, columns, printer).run())
+        raise SystemExit(_follow(layout, table, most, columns, printer))
     from cox.storage import snapshot
 
     now = snapshot.read(layout)
@@ -86,7 +79,7 @@ def tail(
         raise TableNotFoundError(_no_table(table, now, layout))
     chosen = now.tables[name]
     names = rows.names_of(chosen, columns)
-    grid = rows.grid(names, rows.last(chosen, names, most))
+    grid = tables.grid_of(names, rows.last(chosen, names, most))
     tables.emit(grid, how, None, as_json=False, whole=True)
 
 
@@ -115,138 +108,45 @@ def _no_table(asked: str | None, now: Snapshot, run: RunLayout) -> str:
 # --- Following
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What was printed of one writer's rows: how many there are, and the last of them as text."""
+def _follow(
+    run: RunLayout, table: str | None, most: int, columns: Sequence[str] | None, printer: _Printer
+) -> int:
+    """Print rows as they come, until the run ends. Returns the exit status."""
+    from cox.storage.following import Ended, Follower
 
-    count: int = 0
-    kept: list[str] = field(default_factory=list)
-
-    @property
-    def first_kept(self) -> int:
-        return self.count - len(self.kept)
-
-
-def _grace(status: Status) -> float:
-    """How long a run may look crashed before it is called so."""
-    import socket
-
-    if status.pid is None or status.host != socket.gethostname():
-        return GRACE
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
-        return 0.0
-    except OSError:  # another user's
-        pass
-    return GRACE_OF_THE_LIVING
+    follower = Follower(run, lambda now: _choose(now, table, run), most=most, columns=columns)
+    for event in follower.events(PAUSE):
+        if not isinstance(event, Ended):
+            _print(event, table, printer)
+            continue
+        if event.lacking is not None:
+            raise TableNotFoundError(_no_table(table, event.lacking, run))
+        _say_how(run.root.name, event.status)
+        return _ENDED[event.status.state]
+    raise AssertionError("a follower says when a run ended")
 
 
-class _Following:
-    """Prints rows as they come. Looks again only where a file of the run has changed."""
+def _print(event: Event, asked: str | None, printer: _Printer) -> None:
+    from cox.storage.following import NewRows, Rewound, Waiting
 
-    def __init__(
-        self,
-        run: RunLayout,
-        table: str | None,
-        most: int,
-        columns: Sequence[str] | None,
-        printer: _Printer,
-    ) -> None:
-        self._run, self._asked, self._most, self._columns = run, table, most, columns
-        self._printer = printer
-        self._table: str | None = None
-        self._names: list[str] = []
-        self._seen: dict[int | None, _Seen] = {}
-        self._waits = False
-
-    def run(self) -> int:
-        """Follow until the run ends. Returns the exit status."""
-        from cox.storage.scan import state_of
-        from cox.storage.status import status_of
-
-        before, lost = None, 0.0
-        while True:
-            status = status_of(self._run)  # first: what was written before the end is still to be read
-            lost = (lost or time.monotonic()) if status.state in ("crashed", "unknown") else 0.0
-            ended = status.state in _ENDED and time.monotonic() - lost > (_grace(status) if lost else 0.0)
-            state = state_of(os.fspath(self._run.root))
-            if state != before or ended:
-                self._look(ended=ended)
-            before = state
-            if ended:
-                self._say_how(status)
-                return _ENDED[status.state]
-            time.sleep(PAUSE)
-
-    def _say_how(self, status: Status) -> None:
-        name = self._run.root.name
-        if status.state == "unknown":
-            terminal.note(f"nobody says whether run {name} goes on")
-        else:
+    match event:
+        case NewRows():
+            printer.rows(event.names, event.rows)
+        case Rewound(rank, row):
+            terminal.note(f"rewound to row {row}" + ("" if rank is None else f" by rank {rank}"))
+        case Waiting(tables):
+            there = ", ".join(map(repr, tables))
             terminal.note(
-                f"run {name} {status.state}" + ("" if status.error is None else f": {status.error}")
-            )
-
-    def _look(self, *, ended: bool) -> None:
-        from cox.storage import snapshot
-
-        try:
-            now = snapshot.read(self._run, tables=None if self._table is None else [self._table])
-        except RunNotFoundError:
-            if ended or not self._run.root.is_dir():
-                raise
-            return  # it has only just begun
-        now.warn(self._run.root.name)
-        if self._table is None:
-            self._table = _choose(now, self._asked, self._run)
-        table = now.tables.get(self._table) if self._table is not None else None
-        if table is not None:
-            self._print(now, table)
-        elif self._seen:  # the table is being begun anew
-            if any(seen.count for seen in self._seen.values()):
-                self._rewound(None, 0)
-            self._seen = {writer: _Seen() for writer in self._seen}
-        elif ended:
-            raise TableNotFoundError(_no_table(self._asked, now, self._run))
-        elif not self._waits:
-            self._waits = True
-            there = ", ".join(map(repr, now.tables))
-            terminal.note(
-                f"waiting for {'a table' if self._asked is None else f'table {self._asked!r}'}"
+                f"waiting for {'a table' if asked is None else f'table {asked!r}'}"
                 + (f"; there is {there}" if there else "")
             )
 
-    def _print(self, now: Snapshot, table: TableData) -> None:
-        names = rows.names_of(table, self._columns)
-        for writer, at in now.by_rank(table.name):  # between the rows of two of them there is no order
-            seen = self._seen.get(writer)
-            if seen is None:
-                seen = self._seen[writer] = _Seen(max(0, len(at) - self._most))
-            start = self._unchanged(seen, table, at, writer)
-            self._printer.rows(names, rows.rows_at(table, names, at[start:]))
-            seen.count = len(at)
-            seen.kept = list(map(repr, rows.rows_at(table, names, at[-_REMEMBERED:])))
-        self._names = names
 
-    def _unchanged(self, seen: _Seen, table: TableData, at: Array, writer: int | None) -> int:
-        """Up to which row there is what was printed. Tells if that is not all."""
-        left = min(seen.count, len(at))
-        same = min(seen.first_kept, left)
-        if all(name in table.schema for name in self._names):
-            now = map(repr, rows.rows_at(table, self._names, at[same:left]))
-            for was, is_now in zip(seen.kept, now, strict=False):
-                if was != is_now:
-                    break
-                same += 1
-        else:  # the table was begun anew
-            same = 0
-        if same < seen.count:
-            self._rewound(writer, same)
-        return same
-
-    def _rewound(self, writer: int | None, row: int) -> None:
-        terminal.note(f"rewound to row {row}" + ("" if writer is None else f" by rank {writer}"))
+def _say_how(name: str, status: Status) -> None:
+    if status.state == "unknown":
+        terminal.note(f"nobody says whether run {name} goes on")
+    else:
+        terminal.note(f"run {name} {status.state}" + ("" if status.error is None else f": {status.error}"))
 
 
 # --- How rows are printed while they come

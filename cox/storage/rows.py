@@ -1,11 +1,10 @@
-"""Rows of one run as plain values, without pandas: what `cox show` and `cox tail` print."""
+"""Rows of a table as plain values, without pandas: what commands print, and whoever follows a run gets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cox.display.grid import Column, Grid
 from cox.errors import ColumnNotFoundError, unknown
 from cox.schema import cell_value
 
@@ -45,11 +44,6 @@ def _cells(table: TableData, name: str, at: slice | Array) -> list[Any]:
     if missing is not None:
         found = [None if gone else value for value, gone in zip(found, missing[at].tolist(), strict=True)]
     return [cell_value(column, cell) for cell in found] if column.traits.is_time else found
-
-
-def grid(names: Sequence[str], rows: Sequence[Row]) -> Grid:
-    """Rows as a grid."""
-    return Grid([Column(name, [row[at] for row in rows]) for at, name in enumerate(names)])
 
 
 def last(table: TableData, names: Sequence[str], most: int) -> list[Row]:
