@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cox.collection.opened import OpenedRuns
 from cox.collection.query import ExpFilter, ParamFilter, Query
 from cox.collection.runs import Directory, Runs
-from cox.errors import ReadOnlyError
 from cox.metadata import METADATA
-from cox.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from cox.analysis.shown import Comparison, Differences
     from cox.collection.moment import Moment
     from cox.collection.table import Table
+    from cox.store import Store
 
 __all__ = ["CollectionReader"]
 
@@ -34,8 +33,16 @@ __all__ = ["CollectionReader"]
 class CollectionReader:
     """The runs of a folder, or of several: those that are there when this is made.
 
-    What is read of them is what they have at that moment. A run that is deleted meanwhile is left out, with a
-    warning.
+    Each call sees what they have at its moment. A run that is deleted meanwhile is left out, with a warning.
+
+    Which runs, rows and columns count, say arguments of the methods. Of other runs no rows are read.
+
+    - `params`: Only the runs with such parameters: values, as in `{"lr": 0.1}` or `{"lr": [0.1, 1]}`, a
+      condition, as in `"lr < 1 and arch == 'resnet18'"`, or a function of the mapping of all parameters.
+    - `exp_filter`: Called with each run's name; runs for which it is false are left out.
+    - `where`: Only the rows that fit a condition, such as `"step > 10 and phase == 'test'"`; see
+      `cox.predicates`. Rows keep the numbers that they have in their run.
+    - `columns`: Only these columns, in this order; None for all.
 
     Args:
         directory: The folder of runs, or a list of folders.
@@ -74,10 +81,6 @@ class CollectionReader:
         cache: bool | None = None,
         metadata: str = METADATA,
     ) -> None:
-        if mode not in ("r", "a"):
-            raise ReadOnlyError(
-                f"mode={mode!r}: a collection is opened with 'r', or with 'a' to write to its stores"
-            )
         self.directory = directory
         self.source = Runs(
             directory,
@@ -89,21 +92,14 @@ class CollectionReader:
             allow_pickle=allow_pickle,
             cache=cache,
         )
-        self._mode = mode
-        self._allow_pickle = allow_pickle
-        self._stores: dict[str, Store] | None = None
-        #: What was opened, one by one; None for a run that cannot be read.
-        self._opened: dict[str, Store | None] = {}
+        self._opened = OpenedRuns(self.source, mode)
 
     # --- What there is
 
     @property
     def stores(self) -> dict[str, Store]:
         """The runs as opened Stores, by name, sorted."""
-        if self._stores is None:
-            opened = {name: self._store(name) for name in self.exp_ids}
-            self._stores = {name: store for name, store in opened.items() if store is not None}
-        return self._stores
+        return self._opened.all()
 
     @property
     def tables(self) -> set[str]:
@@ -133,21 +129,14 @@ class CollectionReader:
 
     def _repr_html_(self) -> str:
         from cox.collection import listing
-        from cox.display import html
 
-        names = listing.newest(self.source)[: html.MOST_ROWS]
-        grid = listing.grid(listing.read_runs(self._now(), names, skip=True), self.exp_ids)
-        note = f"the newest {len(names)}; .runs() has all of them" if len(names) < len(self) else ""
-        return html.of_grid(f"{html.counted(len(self), 'run')} in {self.directory}", note, grid)
+        return listing.as_html(self._now())
 
     # --- One run, one table
 
     def __iter__(self) -> Iterator[Store]:
         """The runs, each as a Store that is opened when its turn comes, as in `stores`."""
-        for name in self.exp_ids:
-            store = self._store(name)
-            if store is not None:
-                yield store
+        return iter(self._opened)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a run of that name."""
@@ -170,9 +159,7 @@ class CollectionReader:
         Example:
             >>> reader.run("3f2a")["results"].df
         """
-        full = self.source.resolve(name)
-        store = self._store(full)
-        return self._open(full) if store is None else store  # what cannot be read says why
+        return self._opened.one(name)
 
     # --- Rows
 
@@ -191,6 +178,8 @@ class CollectionReader:
     ) -> pd.DataFrame:
         """One table of all runs as one DataFrame.
 
+        The class says which runs, rows and columns count.
+
         Args:
             key: The table.
             append_exp_id: Whether to add the run's name as the last column, `exp_id`.
@@ -198,14 +187,7 @@ class CollectionReader:
                 PYTORCH_STATE columns always hold file ids: `reader.stores[exp_id][key].get_state_dict(id)`.
             union_schemas: Whether it is expected that runs have different columns. The frame has those of
                 all runs either way; without this, runs that differ from the first are warned about.
-            exp_filter: Called with each run's name; runs for which it is false are left out.
             skip_errors: Whether to leave out, with a warning, runs that cannot be read, instead of raising.
-            columns: Only these columns, in this order; None for all.
-            where: Only the rows that fit a condition, such as `"step > 10 and phase == 'test'"`; see
-                `cox.predicates`. Rows keep the numbers that they have in their run.
-            params: Only the runs with such parameters: values, as in `{"lr": 0.1}` or `{"lr": [0.1, 1]}`,
-                a condition, as in `"lr < 1 and arch == 'resnet18'"`, or a function of the mapping of all
-                parameters. Other runs' rows are not read.
 
         Returns:
             The rows, run by run in sorted order; each run's index is kept (0 to its n-1).
@@ -231,9 +213,9 @@ class CollectionReader:
     ) -> pd.DataFrame:
         """A row for each run: how it is, its parameters, and the last row of each of its tables.
 
+        The class says which runs, rows and columns count.
+
         Args:
-            exp_filter: As for `df`.
-            params: As for `df`.
             rows: Whether to add the last rows, for which every table must be read.
 
         Returns:
@@ -260,11 +242,11 @@ class CollectionReader:
     ) -> pd.DataFrame:
         """A row for each run: its parameters, and what became of each metric.
 
+        The class says which runs, rows and columns count.
+
         Args:
             tables: Whose numeric columns count as metrics; by default all tables but the metadata.
             reduce: Some of 'last', 'min', 'max'.
-            exp_filter: As for `df`.
-            params: As for `df`.
 
         Returns:
             Index `exp_id`; the parameters, then `table.metric.last` and so on. Cells that are missing and
@@ -293,6 +275,8 @@ class CollectionReader:
     ) -> Comparison:
         """Describe the runs that share the values of some parameters: mean, deviation, confidence interval.
 
+        The class says which runs, rows and columns count.
+
         Args:
             key: The table.
             metric: The column that counts. Each run's is reduced to one number.
@@ -302,9 +286,6 @@ class CollectionReader:
             interval: 't' for Student's, 'bootstrap' for BCa.
             level: The level of the interval.
             mixed: Whether to average runs that differ in other parameters, too.
-            exp_filter: As for `df`.
-            params: As for `df`.
-            where: As for `df`.
 
         Returns:
             A row for each group: the parameters `by`, `n`, `n_nan`, `mean`, `std`, `low`, `high`, `iqm`,
@@ -318,21 +299,11 @@ class CollectionReader:
         Example:
             >>> reader.compare("results", "acc", by="lr", over="seed", reduce="max")
         """
-        from cox.analysis import statistics
+        from cox.collection import lines
 
         query = Query(where=where, params=params, exp_filter=exp_filter)
-        rows, chosen = self._table(key).rows_and_params([metric], query)
-        return statistics.compare(
-            rows,
-            chosen,
-            metric=metric,
-            by=[by] if isinstance(by, str) else by,
-            over=over,
-            reduce=reduce,
-            interval=interval,
-            level=level,
-            mixed=mixed,
-        )
+        options = {"over": over, "reduce": reduce, "interval": interval, "level": level, "mixed": mixed}
+        return lines.compare(self._table(key), query, metric, by, **options)
 
     def diff(self, first: str, second: str) -> Differences:
         """Show the differences between two runs: parameters, environment, and the last row of each table.
@@ -374,6 +345,8 @@ class CollectionReader:
     ) -> Any:
         """Draw a line for each run, or the mean over some of them with a band around it.
 
+        The class says which runs, rows and columns count.
+
         Args:
             key: The table.
             x: The column along the axis. None: step, global_step, iteration or epoch, whichever counts the
@@ -389,9 +362,6 @@ class CollectionReader:
             mixed: Whether to average runs that differ in other parameters, too.
             ax: Where to draw; a new figure without one. For a list of y, a list.
             path: A file to save to: .png, .pdf or .svg.
-            exp_filter: As for `df`.
-            params: As for `df`.
-            where: As for `df`.
 
         Returns:
             The Axes, of matplotlib; for a list of y, a list of them. Lines of very many points are thinned so
@@ -404,30 +374,12 @@ class CollectionReader:
         Example:
             >>> reader.plot("results", x="step", y="loss", hue="lr", over="seed", path="loss.pdf")
         """
-        from cox.analysis import plotting
-        from cox.steps import ROW, STEP_COLUMNS
+        from cox.collection import lines
 
-        columns = [y] if isinstance(y, str) else list(y)
-        columns += [x] if x is not None and x != ROW else []
         query = Query(where=where, params=params, exp_filter=exp_filter)
-        others = [*STEP_COLUMNS, *([hue] if hue else [])]
-        rows, chosen = self._table(key).rows_and_params(columns, query, others)
-        return plotting.plot(
-            rows,
-            chosen,
-            x=x,
-            y=y,
-            hue=hue,
-            over=over,
-            band=band,
-            bins=bins,
-            smooth=smooth,
-            log=log,
-            title=title,
-            mixed=mixed,
-            ax=ax,
-            path=path,
-        )
+        shown = {"over": over, "band": band, "bins": bins, "smooth": smooth, "mixed": mixed}
+        axes = {"log": log, "title": title, "ax": ax, "path": path}
+        return lines.plot(self._table(key), query, x, y, hue, **shown, **axes)
 
     # --- Ways out
 
@@ -442,14 +394,12 @@ class CollectionReader:
     ) -> Any:
         """One table of all runs as a `pyarrow.Table`, with a column `exp_id`.
 
+        The class says which runs, rows and columns count.
+
         Args:
             key: The table. Missing cells are null, and nan is nan. Objects of plain data are what they are:
                 numbers, text, lists, structs; where they differ, text, or JSON for what is nested. What only
                 code can rebuild is text that tells it apart, and what lies in files the name of its file.
-            columns: As for `df`.
-            where: As for `df`.
-            params: As for `df`.
-            exp_filter: As for `df`.
         """
         return self._table(key).arrow(Query(columns, where, params, exp_filter))
 
@@ -479,13 +429,11 @@ class CollectionReader:
     ) -> Any:
         """One table of all runs as a `dask.dataframe.DataFrame`, read by whoever computes it.
 
+        The class says which runs, rows and columns count.
+
         Args:
             key: The table. The folder must have the same path on all workers.
             runs_per_partition: How many runs one partition has.
-            columns: As for `df`.
-            where: As for `df`.
-            params: As for `df`.
-            exp_filter: As for `df`.
         """
         from cox.exports import answers
 
@@ -524,7 +472,6 @@ class CollectionReader:
         Args:
             dest: The directory of the datasets.
             tables: Some tables; all without.
-            params: As for `df`.
 
         Returns:
             For each table how many runs were written.
@@ -541,11 +488,7 @@ class CollectionReader:
 
     def close(self) -> None:
         """Close the stores that were opened."""
-        for store in self._opened.values():
-            if store is not None:
-                store.close()
-        self._stores = None
-        self._opened = {}
+        self._opened.close()
 
     def __enter__(self) -> CollectionReader:
         return self
@@ -556,21 +499,6 @@ class CollectionReader:
         self.close()
 
     # --- Inside
-
-    def _store(self, name: str) -> Store | None:
-        """A run as an opened Store, the same each time; None if it cannot be read and is to be left out."""
-        if name not in self._opened:
-            self._opened[name] = self.source.guarded(name, partial(self._open, name))
-        return self._opened[name]
-
-    def _open(self, name: str) -> Store:
-        if self.source.archive(name) is not None:
-            raise ReadOnlyError(
-                f"run {name} is in the Parquet dataset {self.directory}, which has rows and no stores: "
-                "read it with df, params, runs, compare …"
-            )
-        root = self.source.layout(name).root
-        return Store(root.parent, root.name, mode=self._mode, allow_pickle=self._allow_pickle)
 
     def _now(self) -> Moment:
         """The runs as of now, for one call."""

@@ -1,24 +1,26 @@
-"""A line for each run, and two runs beside each other: what is read for them, and put together.
+"""What came of runs: a line for each, groups of them, curves, two beside each other.
 
-The functions that put it together are in `overview`, and read nothing.
+Here it is read; the functions that put it together are in `overview` and in `cox.analysis`, and read nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cox.analysis.choices import WIDE_REDUCTIONS
 from cox.analysis.parameters import comparable
 from cox.collection import overview
 from cox.errors import CompareError, there_are
+from cox.steps import ROW, STEP_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cox.analysis.shown import Differences
+    from cox.analysis.shown import Comparison, Differences
     from cox.collection.moment import Moment
     from cox.collection.query import Query
+    from cox.collection.table import Table
     from cox.metadata import RunParameters
     from cox.storage.status import Status
 
@@ -62,6 +64,28 @@ def wide(now: Moment, query: Query, tables: Iterable[str] | None, reduce: Iterab
     rows = {table: now.read(params, table) for table in wanted}
     ranked = {name for read in rows.values() for name in read.ranked}
     return overview.wide(params, {table: read.blocks for table, read in rows.items()}, reductions, ranked)
+
+
+def compare(table: Table, query: Query, metric: str, by: str | Sequence[str], **options: Any) -> Comparison:
+    """Groups of runs by a metric of a table; see `statistics.compare` for the options."""
+    from cox.analysis import statistics
+
+    rows, params = table.rows_and_params([metric], query)
+    groups = [by] if isinstance(by, str) else by
+    return statistics.compare(rows, params, metric=metric, by=groups, **options)
+
+
+def plot(
+    table: Table, query: Query, x: str | None, y: str | Sequence[str], hue: str | None, **options: Any
+) -> Any:
+    """Curves of a table; see `plotting.plot` for the options."""
+    from cox.analysis import plotting
+
+    columns = [y] if isinstance(y, str) else list(y)
+    columns += [x] if x is not None and x != ROW else []
+    others = [*STEP_COLUMNS, *([hue] if hue else [])]
+    rows, params = table.rows_and_params(columns, query, others)
+    return plotting.plot(rows, params, x=x, y=y, hue=hue, **options)
 
 
 def diff(now: Moment, first: str, second: str) -> Differences:

@@ -94,6 +94,16 @@ def read_runs(now: Moment, names: Iterable[str], *, rows: bool = True, skip: boo
     return list(runs.values())
 
 
+def as_html(now: Moment) -> str:
+    """The newest runs, as a notebook shows them."""
+    from cox.display import html
+
+    names, total = newest(now.runs)[: html.MOST_ROWS], len(now.runs)
+    shown = grid(read_runs(now, names, skip=True), now.runs.names)
+    note = f"the newest {len(names)}; .runs() has all of them" if len(names) < total else ""
+    return html.of_grid(f"{html.counted(total, 'run')} in {now.runs.directory}", note, shown)
+
+
 # --- Columns
 
 

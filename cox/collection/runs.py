@@ -72,7 +72,7 @@ class Runs:
         self.metadata = metadata
         self._skip = skip
         self._log_warnings = log_warnings
-        self._allow_pickle = allow_pickle
+        self.allow_pickle = allow_pickle
         self.cache = cache
         #: For each run its folder, and its path in there.
         self._places: dict[str, tuple[str, str]] = {}
@@ -186,7 +186,7 @@ class Runs:
             if name not in trusts:
                 archive = self.archive(name)
                 run_id = None if archive is None else archive.entry(self._places[name][1]).id
-                trusts[name] = Trust(run, allow_pickle=self._allow_pickle, run_id=run_id)
+                trusts[name] = Trust(run, allow_pickle=self.allow_pickle, run_id=run_id)
             return decoded(column, cell, run, trusts[name], table)
 
         return decode
