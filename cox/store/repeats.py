@@ -6,15 +6,56 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cox.errors import RowError
+from cox.objects import codec
+from cox.objects.trust import place_of
 from cox.schema import Column, convert, shown
 from cox.storage import fs, layout
+from cox.store.cells import PendingFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cox.storage.snapshot import Snapshot
+    from cox.storage.writer import TableState
+    from cox.store.open_run import OpenRun
 
 Row = dict[str, Any]
+
+
+def changes(run: OpenRun, state: TableState, columns: list[Column], row: Row) -> list[list[str]]:
+    """In what a row of metadata differs from each that this process has logged in earlier sessions.
+
+    Args:
+        run: The run.
+        state: The table.
+        columns: The columns that rows of this process have.
+        row: The row, as it is about to be written.
+    """
+    now = run.snapshot(tables=[state.name])
+    ranked = now.has_ranks(state.name)
+    columns = [c for c in columns if not (ranked and c.name == layout.RANK_COLUMN)]
+    cells = {name: cell.path if isinstance(cell, PendingFile) else cell for name, cell in row.items()}
+    directory = run.layout.objects_dir
+
+    def is_same_object(column: Column, before: Any, after: Any) -> bool:
+        return _is_same_object(run, state.name, column, before, after)
+
+    return [
+        differences(columns, earlier, cells, directory, is_same_object)
+        for earlier in rows_of(now, state.name, state.logged_before)
+    ]
+
+
+def _is_same_object(run: OpenRun, table: str, column: Column, before: Any, after: Any) -> bool:
+    """Whether a stored cell and one that is to be stored stand for equal objects."""
+    trust, place = run.trust, place_of(run.layout, table, column.name)
+    try:
+        if column.traits.in_cell:
+            return bool(codec.from_text(before, trust, place) == codec.from_text(after, trust, place))
+        stored = codec.read_pickle(run.layout.objects_dir / before, trust, place)
+        return column.traits.is_rebuilt and bool(stored == codec.read_pickle(after, trust, place))
+    except Exception:  # noqa: BLE001 - what has no truth value, as arrays, or cannot be rebuilt: the bytes differ
+        return False
 
 
 def rows_of(now: Snapshot, table: str, counts: Mapping[int | None, int]) -> Iterator[Row]:

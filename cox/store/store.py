@@ -10,11 +10,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, KeysView, Mapping
 from pathlib import Path
@@ -23,29 +21,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from cox.errors import (
-    ClosedError,
-    CoxError,
-    CoxWarning,
     ParametersError,
     PendingRowWarning,
-    ReadOnlyError,
     RowError,
-    RunExistsError,
-    RunInUseError,
     RunNameError,
-    RunNotFoundError,
-    StorageError,
-    StorageWarning,
     TableNotFoundError,
     unknown,
     warn,
 )
-from cox.objects.trust import Place, Trust, adopt
 from cox.schema import OBJECT, PICKLE, PYTORCH_STATE, Schema, as_count, as_number
-from cox.storage import empty, fs, layout, runinfo
-from cox.storage.open_writers import open_writer, release
-from cox.storage.writer import RunWriter
+from cox.storage import fs, layout
+from cox.storage.open_writers import release
 from cox.store import ending, lifecycle
+from cox.store.open_run import OpenRun
 from cox.store.table import Table
 from cox.tensorboard import summaries
 from cox.tensorboard.curves import Curves, whole_step
@@ -55,8 +43,7 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
     from cox.schema import Column
-    from cox.storage.columns import TableData
-    from cox.storage.snapshot import Snapshot
+    from cox.storage.writer import RunWriter
 
 _log = logging.getLogger("cox")
 
@@ -117,73 +104,52 @@ class Store:
         allow_pickle: bool = False,
         on_error: str = "raise",
     ) -> None:
-        self._writer: RunWriter | None = None
-        self._save_dir: str | None = None
-        self._closed = False
         rank = _check_options(mode, rank, sync, on_error)
         folder = layout.absolute(storage_folder)
         if exp_id is None and mode == "r":
             raise RunNameError(f"mode='r' needs an exp_id: which run of {folder} is to be read?")
-        self.exp_id = str(uuid4()) if exp_id is None else layout.check_run_name(exp_id, folder)
-        run = self._opened = layout.RunLayout(folder / self.exp_id)
-        self._trust = Trust(run, allow_pickle=allow_pickle)
-        self._mode = mode
+        exp_id = str(uuid4()) if exp_id is None else layout.check_run_name(exp_id, folder)
+        run = layout.RunLayout(folder / exp_id)
+        warns = on_error == "warn"
+        opened = self._open = OpenRun(run, exp_id, mode=mode, allow_pickle=allow_pickle, warns=warns)
+        opened.store = self
+        self._save_dir: str | None = None
         self._rank = rank
-        self._on_error = on_error
-        self.not_stored = 0
-        self._reported = 0  # how many of these the run has been told of
-        self._said_of_rank = False  # that a sole writer's own value for `rank` is not stored
         self._tables: dict[str, Table] = {}
         self._curves = Curves(
-            lambda: self._run, rank, parameters=self._parameters, lock=self._lock, warns=on_error == "warn"
+            lambda: opened.layout, rank, parameters=self._parameters, lock=opened.lock, warns=warns
         )
         if mode == "r":
-            self._refresh()
-        else:
-            self._open_for_writing(run, new=new, rank=rank, sync=sync == "row")
-
-    def _open_for_writing(self, run: layout.RunLayout, *, new: bool, rank: int | None, sync: bool) -> None:
-        made = False
-        try:
-            fs.make_directories(run.root.parent, durable=True)
-            made = fs.make_directory(run.root)
-            if made:
-                _log.info("Logging in: %s", self.path)
-            elif new:
-                raise RunExistsError(f"run {self.path} exists already; leave new=True out to go on with it")
-            is_old = not made and run.store_file.exists() and runinfo.run_id(run) is None
-            self._writer = open_writer(run, rank, sync=sync, made=made)
-            if is_old:
-                adopt(run, self._writer.run_id)
-        except OSError as error:
-            if made and not isinstance(error, RunInUseError):
-                _remove_unused(run, rank)
-            if isinstance(error, CoxError):
-                raise
-            raise fs.refused(error, "cannot make the run", error.filename or self.path) from error
-        if self._mode == "w":
-            try:
-                self._writer.truncate()
-            except BaseException:
-                release(self._writer)
-                self._writer = None
-                raise
-        for name, state in self._writer.tables.items():
+            opened.refresh()
+            self._find_tables()
+            return
+        opened.begin_writing(new=new, rank=rank, sync=sync == "row")
+        for name, state in opened.writing().tables.items():
             if state.in_run:
-                self._tables[name] = Table(self, name, state.schema, state)
+                self._tables[name] = Table(opened, name, state)
         lifecycle.register(self)
 
     # --- Where it is
 
     @property
+    def exp_id(self) -> str:
+        """The run's name."""
+        return self._open.exp_id
+
+    @property
+    def not_stored(self) -> int:
+        """How many rows were given up, under on_error='warn'."""
+        return self._open.not_stored
+
+    @property
     def path(self) -> str:
         """The run's directory, absolute; where it is by now, if it was moved while it was written."""
-        return str(self._run.root)
+        return self._open.path
 
     @property
     def save_dir(self) -> str:
         """The run's directory for whatever the program saves, absolute; programs may name another one."""
-        return str(self._run.save_dir) if self._save_dir is None else self._save_dir
+        return str(self._open.layout.save_dir) if self._save_dir is None else self._save_dir
 
     @save_dir.setter
     def save_dir(self, directory: str | os.PathLike[str]) -> None:
@@ -192,24 +158,22 @@ class Store:
     @property
     def tb_dir(self) -> str:
         """The run's directory of TensorBoard event files, absolute."""
-        return str(self._run.tensorboard_dir)
-
-    @property
-    def _run(self) -> layout.RunLayout:
-        return self._opened if self._writer is None else self._writer.run
+        return str(self._open.layout.tensorboard_dir)
 
     # --- Tables
 
     @property
     def tables(self) -> dict[str, Table]:
         """The tables by name, in the order they were made; in mode='r' as the writer has them by now."""
-        self._refresh_if_open()
+        self._open.refresh_if_open()
+        self._find_tables()
         return self._tables
 
     @property
     def params(self) -> dict[str, Any]:
         """The run's parameters: the first row of its table `metadata`, without objects nobody vouched for."""
-        self._refresh_if_open()
+        self._open.refresh_if_open()
+        self._find_tables()
         return self._parameters()
 
     @property
@@ -244,7 +208,7 @@ class Store:
         from cox.display import html
 
         tables = [(name, table.nrows, table._columns) for name, table in self.tables.items()]
-        return html.of_tables(f"run {self.exp_id}", f"{self.path}, mode {self._mode!r}", tables)
+        return html.of_tables(f"run {self.exp_id}", f"{self.path}, mode {self._open.mode!r}", tables)
 
     def add_table(self, table_name: str, schema: Mapping[str, Any]) -> Table:
         """Declare a table. It becomes part of the run with its first flushed row.
@@ -262,13 +226,13 @@ class Store:
             SchemaError: The run has rows of it with another schema, or a name or type cannot be one.
         """
         columns = Schema.declare(schema, table=str(table_name))
-        state = self._writing().add_table(table_name, columns)
+        state = self._open.writing().add_table(table_name, columns)
         table = self._tables.get(table_name)
         if table is None or table._state is not state:
-            pending = [] if table is None else list(table._working)
+            pending = [] if table is None else table._pending_columns()
             if table is not None:
                 table._drop_working_row()
-            table = self._tables[table_name] = Table(self, table_name, state.schema, state)
+            table = self._tables[table_name] = Table(self._open, table_name, state)
             if pending:
                 self._warn_of_pending_row(table_name, pending)
         return table
@@ -346,7 +310,7 @@ class Store:
         Raises:
             ReadOnlyError: The store was opened with mode='r'.
         """
-        self._writing()
+        self._open.writing()
         return self._curves.writer
 
     @property
@@ -379,7 +343,8 @@ class Store:
                 step is not a whole number. Neither the table nor TensorBoard got anything.
         """
         table = self.get_table(table_name)
-        if table._is_given_up():
+        row = table._working_row()
+        if row.is_given_up:
             return
         if summary_type not in summaries.SUMMARY_TYPES:
             raise RowError(
@@ -387,7 +352,7 @@ class Store:
                 "else, call the method of store.tensorboard, and update_row for the table"
             )
         at = None if step is None else whole_step(step)
-        with table._tolerating(), table._prepared(update_dict) as cells:
+        with row.tolerating(), row.prepared(update_dict) as cells:
             self._curves.add_row(table_name, table.nrows, update_dict, cells, summary_type, at)
 
     def log_params(self, params: Any) -> None:
@@ -409,7 +374,7 @@ class Store:
         from cox.store.params import flat
 
         values = flat(params)
-        writer = self._writing()
+        writer = self._open.writing()
         if self._rank:
             return
         with writer.lock:
@@ -424,13 +389,13 @@ class Store:
         from cox import metadata
         from cox.store import repeats
 
-        table = self._tables[layout.METADATA_TABLE]
+        row = self._tables[layout.METADATA_TABLE]._working_row()
         changes = repeats.parameter_changes(
             first,
             values,
-            encode=lambda name, value: table._cells({name: value})[name],
+            encode=lambda name, value: row.converter.of({name: value})[name],
             decode=lambda column, cell: metadata.decoded(
-                column, cell, self._run, self._trust, layout.METADATA_TABLE
+                column, cell, self._open.layout, self._open.trust, layout.METADATA_TABLE
             ),
         )
         if changes:
@@ -443,7 +408,7 @@ class Store:
         """The columns and cells of the run's parameters; None if it has none yet."""
         from cox import metadata
 
-        now = self._snapshot(tables=[layout.METADATA_TABLE])
+        now = self._open.snapshot(tables=[layout.METADATA_TABLE])
         table = now.tables.get(layout.METADATA_TABLE)
         if table is None or not table.nrows:
             return None
@@ -474,7 +439,7 @@ class Store:
             raise RowError("no parameters to log: give params=, or first a row of a table 'metadata'")
         if metrics is not None and not isinstance(metrics, Mapping):
             raise RowError(f"metrics={metrics!r}: give tags with their values, as in {{'best/acc': 0.93}}")
-        self._writing()
+        self._open.writing()
         self._curves.add_hparams(chosen, metrics or {})
 
     def _parameters(self) -> dict[str, Any]:
@@ -483,10 +448,10 @@ class Store:
 
         if metadata.METADATA not in self._tables:
             return {}
-        now = self._snapshot(tables=[metadata.METADATA])
+        now = self._open.snapshot(tables=[metadata.METADATA])
         table = now.tables.get(metadata.METADATA)
         ranked = now.has_ranks(metadata.METADATA)
-        return metadata.parameters(table, self._run, self._trust, is_ranked=ranked)
+        return metadata.parameters(table, self._open.layout, self._open.trust, is_ranked=ranked)
 
     # --- Copies and the end
 
@@ -500,10 +465,10 @@ class Store:
         """
         from cox.storage import hdf5
 
-        target = self._run.snapshot_dir / layout.STORE_FILE
+        target = self._open.layout.snapshot_dir / layout.STORE_FILE
         fs.refuse_links(target.parent)
         fs.make_directories(target.parent)
-        content = self._snapshot().content
+        content = self._open.snapshot().content
         fs.replace_file(target, lambda path: hdf5.write(path, content), durable=False)
         return str(target)
 
@@ -532,9 +497,9 @@ class Store:
         A store that is never closed is closed when the program ends. A working row that was never
         flushed is not stored, and warned about.
         """
-        if self._closed:
+        if self._open.is_closed:
             return
-        self._closed = True
+        self._open.is_closed = True
         lifecycle.unregister(self)
         try:
             self._curves.close()
@@ -542,18 +507,20 @@ class Store:
             self._close_tables()
 
     def _close_tables(self) -> None:
-        if self._writer is None or self._writer.forked:
+        if self._open.writer is None or self._open.writer.forked:
             return
         pending = self._pending_rows()
         for table in self._tables.values():
             table._detach()
-        self._report_lost_rows()
-        release(self._writer)
+        self._open.report_lost_rows()
+        release(self._open.writer)
         self._warn_of_pending_rows(pending)  # last: where warnings are errors, all is closed by now
 
     def _pending_rows(self) -> dict[str, list[str]]:
         """The tables with a row that was never flushed, and its columns."""
-        return {table.name: list(table._working) for table in self._tables.values() if table._working}
+        return {
+            name: columns for name, table in self._tables.items() if (columns := table._pending_columns())
+        }
 
     def _warn_of_pending_rows(self, pending: dict[str, list[str]]) -> None:
         for name, columns in pending.items():
@@ -566,27 +533,19 @@ class Store:
             PendingRowWarning,
         )
 
-    def _report_lost_rows(self) -> None:
-        """Have the run say how many rows were not stored, each of them once."""
-        lost = self.not_stored - self._reported
-        if lost and self._writer is not None:
-            self._reported = self.not_stored
-            self._writer.count_lost(lost)
-            _log.warning("run %s: %d rows were not stored, for the file system refused them", self.path, lost)
-
     def end(self, *, last: bool) -> None:
         """Close the run at the end of the program. A row that comes later all the same opens it again.
 
         Args:
             last: Whether rows that were never flushed are given up.
         """
-        if self._writer is None or self._writer.forked or self._closed:
+        if self._open.writer is None or self._open.writer.forked or self._open.is_closed:
             return
         try:
             self._curves.pause()
         finally:
-            self._report_lost_rows()
-            self._writer.end()
+            self._open.report_lost_rows()
+            self._open.writer.end()
         if last:
             pending = self._pending_rows()
             for table in self._tables.values():
@@ -595,13 +554,13 @@ class Store:
 
     def heartbeat(self) -> None:
         """Say that this run's writer lives. Done every few seconds by itself."""
-        if self._writer is not None:
-            self._writer.heartbeat()
+        if self._open.writer is not None:
+            self._open.writer.heartbeat()
 
     def look(self) -> None:
         """Notice whether the run is still where it was. Done twice a second by itself."""
-        if self._writer is not None:
-            self._writer.look()
+        if self._open.writer is not None:
+            self._open.writer.look()
 
     def fail(self, error: str) -> None:
         """Have the run end as failed.
@@ -609,8 +568,8 @@ class Store:
         Args:
             error: What went wrong.
         """
-        if self._writer is not None:
-            self._writer.fail(error)
+        if self._open.writer is not None:
+            self._open.writer.fail(error)
 
     def __enter__(self) -> Store:
         return self
@@ -624,7 +583,8 @@ class Store:
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # after the atexit functions modules are gone piece by piece; the run has been ended by then
-        if getattr(self, "_writer", None) is not None and not self._closed and not _is_finalizing():
+        opened = getattr(self, "_open", None)
+        if opened is not None and opened.writer is not None and not opened.is_closed and not _is_finalizing():
             self.close()
 
     def __getstate__(self) -> object:
@@ -637,78 +597,23 @@ class Store:
         return "\n".join(f"-- Table: {name} --\n{table}\n" for name, table in self.tables.items())
 
     def __repr__(self) -> str:
-        return f"<Store {self.path!r}, mode={self._mode!r}: {', '.join(self._tables) or 'no tables'}>"
+        return f"<Store {self.path!r}, mode={self._open.mode!r}: {', '.join(self._tables) or 'no tables'}>"
 
     # --- Inside
 
-    def _writing(self) -> RunWriter:
-        if self._closed:
-            raise ClosedError(f"the store of run {self.path} is closed: open it again to go on")
-        if self._writer is None:
-            raise ReadOnlyError(f"run {self.path} was opened with mode='r'; open it with mode='a' to write")
-        return self._writer
+    @property
+    def _run(self) -> layout.RunLayout:
+        return self._open.layout
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Write something besides rows, which is not to bring a run back that is gone."""
-        writer = self._writing()
-        with writer.lock:
-            writer.check_usable()
-            writer.check_place()
-            writer.begin_session()
-            yield
+    @property
+    def _writer(self) -> RunWriter | None:
+        return self._open.writer
 
-    def _give_up_row(self, table: str, error: StorageError) -> None:
-        """Count a row that was not stored. Warns of the first, and whenever their number has doubled."""
-        self.not_stored += 1
-        if self.not_stored & (self.not_stored - 1) == 0:
-            rows = f"{self.not_stored} rows" if self.not_stored > 1 else "a row"
-            warn(
-                f"{rows} of run {self.path} so far not stored, now of table {table!r}: {error}",
-                StorageWarning,
-            )
-
-    def _snapshot(self, **options: Any) -> Snapshot:
-        from cox.storage import snapshot
-
-        now = snapshot.read(self._run, **options)
-        now.warn(self.path)
-        return now
-
-    def _refresh_if_open(self) -> None:
-        if self._mode == "r" and not self._closed:
-            self._refresh()
-
-    def _refresh(self) -> None:
-        """In mode='r': learn which tables there are by now."""
-        if not self._run.root.is_dir():
-            self._opened = self._moved_run()
-        runinfo.read(self._run)
-        for name, table in self._snapshot(rows=False).tables.items():
-            if name not in self._tables:  # a new dict, because the program may be iterating over this one
-                self._tables = {**self._tables, name: Table(self, name, table.schema, None)}
-            self._tables[name]._found = table.schema
-
-    def _moved_run(self) -> layout.RunLayout:
-        """The run that had this name until it was moved, within the folder, while it was written."""
-        run = runinfo.moved_from(self._run)
-        if run is None:
-            raise RunNotFoundError(f"there is no run {self.exp_id!r} in {self._run.root.parent}")
-        name = run.root.name
-        warn(f"run {self.path} was renamed while it was written: {name!r} is read in its place", CoxWarning)
-        self.exp_id = name
-        return run
-
-    def _read_table(self, name: str) -> TableData | None:
-        return self._snapshot(tables=[name]).tables.get(name)
-
-    def _count_rows(self, name: str) -> int:
-        return self._snapshot(rows=False).content.nrows.get(name, 0)
-
-    def _place(self, table: str, schema: Schema) -> Place:
-        """Where an object of a table stands, of which only the cell is known."""
-        columns = tuple(column.name for column in schema if column.traits.is_object)
-        return Place(table, columns, f"table {table!r} of run {self.path}")
+    def _find_tables(self) -> None:
+        """In mode='r': have a table for each that was found."""
+        new = [name for name in self._open.schemas if name not in self._tables]
+        if new:  # a new dict, because the program may be iterating over this one
+            self._tables = {**self._tables, **{name: Table(self._open, name, None) for name in new}}
 
 
 def _check_options(mode: str, rank: Any, sync: str | None, on_error: str) -> int | None:
@@ -723,20 +628,3 @@ def _check_options(mode: str, rank: Any, sync: str | None, on_error: str) -> int
     if on_error not in ("raise", "warn"):
         raise ValueError(f"on_error={on_error!r}: choose 'raise', or 'warn' to go on without what is refused")
     return number
-
-
-def _remove_unused(run: layout.RunLayout, rank: int | None) -> None:
-    """Remove a run directory that could not be made whole, if there is nothing in it that anybody wrote."""
-    known = {layout.STORE_FILE, layout.RUN_FILE, layout.FOLD_LOCK}
-    with contextlib.suppress(OSError):
-        files = [path for path in run.root.rglob("*") if path.is_file()]
-        unused = all(
-            path.name in known
-            or path.parent == run.claims_dir
-            or path == run.sessions_file(layout.writer_name(rank))
-            or path.suffix == layout.HELD_SUFFIX
-            or path.name.startswith(layout.TEMPORARY_PREFIX)
-            for path in files
-        )
-        if unused and not (run.store_file.exists() and run.store_file.stat().st_size > len(empty.contents())):
-            shutil.rmtree(run.root)

@@ -26,7 +26,7 @@ from cox.storage import fold, fs, hold, schemas, snapshot, writer
 from cox.storage.hdf5 import content, reading, writing
 from cox.storage.journal import format as journal_format
 from cox.storage.journal import writing as journal_writing
-from cox.store import table
+from cox.store import cells, table, working_row
 from tests.crash import workload
 
 #: Of the many calls that a fold makes, one in so many is interrupted.
@@ -51,7 +51,7 @@ def behind_call(code: CodeType, offset: int) -> bool:
 @contextmanager
 def interrupted(point: int, handler: Callable[[], object], *modules: ModuleType) -> Iterator[None]:
     """Call `handler` behind the call with the number `point`, if code of the modules makes so many."""
-    own = table, journal_format, journal_writing
+    own = table, working_row, cells, journal_format, journal_writing
     places = {"<string>", *(module.__file__ for module in (*own, *modules))}
     passed = 0
 

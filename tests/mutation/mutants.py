@@ -486,7 +486,7 @@ MUTANTS = [
     ),
     Mutant(
         "metadata that was logged before is not added",
-        "cox/store/table.py",
+        "cox/store/working_row.py",
         "        if state.logged_before and self._was_logged(row, columns):\n",
         "        if False:\n",
         f"{TROUBLES}/test_metadata_again.py::test_the_same_metadata_logged_again_changes_nothing",

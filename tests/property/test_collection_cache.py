@@ -157,7 +157,7 @@ class CacheMachine(RuleBasedStateMachine):
                 store.close()
             else:
                 store._writer.abandon()  # type: ignore[union-attr] # as dead as a process can be in here
-                store._closed = True
+                store._open.is_closed = True
 
     @rule(name=st.sampled_from(NAMES), kind=st.sampled_from(list(TYPES)))
     def add_column(self, name: str, kind: str) -> None:

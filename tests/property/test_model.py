@@ -128,7 +128,7 @@ class RunMachine(RuleBasedStateMachine):
             store.close()
         else:
             store._writer.abandon()  # type: ignore[union-attr] # as dead as a process can be in here
-            store._closed = True
+            store._open.is_closed = True
         self.pending = {key: row for key, row in self.pending.items() if key[0] != rank}
         alone = not self.stores
         if alone:

@@ -132,3 +132,10 @@ def test_an_object_column_takes_what_would_be_inferred_as_a_number(tmp_path: Pat
             store.add_table("t", {"lr": cox.PICKLE})
         assert table.get_object(None) is None
         assert table.get_object("") is None
+
+
+def test_a_kept_table_keeps_its_store_open(tmp_path: Path) -> None:
+    table = cox.Store(tmp_path, "run").add_table("t", {"x": int})
+    gc.collect()
+    table.append_row({"x": 1})
+    assert table.df["x"].tolist() == [1]
