@@ -1,12 +1,22 @@
-"""Parameters as a program has them (dicts, Namespaces, configuration objects), as one flat mapping."""
+"""Parameters as a program has them (dicts, Namespaces, configuration objects), as one flat mapping.
+
+And what a run has of them already, with which those that are logged again are compared.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cox import metadata
 from cox.errors import ParametersError
-from cox.schema import as_mapping, shown
+from cox.schema import Column, as_mapping, shown
+from cox.storage import layout
+from cox.store import repeats
+
+if TYPE_CHECKING:
+    from cox.store.cells import Cells
+    from cox.store.open_run import OpenRun
 
 
 def flat(params: Any) -> dict[str, Any]:
@@ -61,3 +71,41 @@ def _plain(value: Any) -> Any:
     if type(value).__name__ != "ListConfig":
         return value
     return [_plain(one) if (inner := _named(one)) is None else flat(inner) for one in value]
+
+
+def first_row(run: OpenRun) -> dict[str, tuple[Column, Any]] | None:
+    """The columns and cells of the run's parameters; None if it has none yet."""
+    now = run.snapshot(tables=[layout.METADATA_TABLE])
+    table = now.tables.get(layout.METADATA_TABLE)
+    if table is None or not table.nrows:
+        return None
+    return metadata.first_row(table, is_ranked=now.has_ranks(table.name))
+
+
+def refuse_others(
+    run: OpenRun, cells: Cells, first: Mapping[str, tuple[Column, Any]], values: Mapping[str, Any]
+) -> None:
+    """Refuse parameters other than those that the run has.
+
+    Args:
+        run: The run.
+        cells: What makes cells of its table of parameters.
+        first: The columns and cells of its parameters.
+        values: Names to values, as they are logged again.
+
+    Raises:
+        ParametersError: Says which differ.
+    """
+    changes = repeats.parameter_changes(
+        first,
+        values,
+        encode=lambda name, value: cells.of({name: value})[name],
+        decode=lambda column, cell: metadata.decoded(
+            column, cell, run.layout, run.trust, layout.METADATA_TABLE
+        ),
+    )
+    if changes:
+        raise ParametersError(
+            f"run {run.path} has other parameters: {'; '.join(changes)}; go on with those of the run, "
+            "all in one call, or begin a run of another name"
+        )

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from cox.errors import (
-    ParametersError,
     PendingRowWarning,
     RowError,
     RunNameError,
@@ -42,7 +41,6 @@ from cox.utils import schema_from_dict
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-    from cox.schema import Column
     from cox.storage.writer import RunWriter
 
 _log = logging.getLogger("cox")
@@ -371,48 +369,19 @@ class Store:
         Example:
             >>> store.log_params({"lr": 0.1, "model": {"width": 64}})
         """
-        from cox.store.params import flat
+        from cox.store.params import first_row, flat, refuse_others
 
         values = flat(params)
         writer = self._open.writing()
         if self._rank:
             return
         with writer.lock:
-            first = self._first_metadata()
+            first = first_row(self._open)
             if first is None:
                 self.add_table(layout.METADATA_TABLE, schema_from_dict(values)).append_row(values)
             else:
-                self._check_parameters(first, values)
-
-    def _check_parameters(self, first: Mapping[str, tuple[Column, Any]], values: Mapping[str, Any]) -> None:
-        """Refuse parameters other than those that the run has."""
-        from cox import metadata
-        from cox.store import repeats
-
-        row = self._tables[layout.METADATA_TABLE]._working_row()
-        changes = repeats.parameter_changes(
-            first,
-            values,
-            encode=lambda name, value: row.converter.of({name: value})[name],
-            decode=lambda column, cell: metadata.decoded(
-                column, cell, self._open.layout, self._open.trust, layout.METADATA_TABLE
-            ),
-        )
-        if changes:
-            raise ParametersError(
-                f"run {self.path} has other parameters: {'; '.join(changes)}; go on with those of the run, "
-                "all in one call, or begin a run of another name"
-            )
-
-    def _first_metadata(self) -> dict[str, tuple[Column, Any]] | None:
-        """The columns and cells of the run's parameters; None if it has none yet."""
-        from cox import metadata
-
-        now = self._open.snapshot(tables=[layout.METADATA_TABLE])
-        table = now.tables.get(layout.METADATA_TABLE)
-        if table is None or not table.nrows:
-            return None
-        return metadata.first_row(table, is_ranked=now.has_ranks(table.name))
+                row = self._tables[layout.METADATA_TABLE]._working_row()
+                refuse_others(self._open, row.converter, first, values)
 
     def log_hparams(
         self,
