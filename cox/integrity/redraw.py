@@ -73,23 +73,25 @@ def redraw(
         for rank, tables in rows.items():
             there = drawn[run.events_dir(rank)]
             again: dict[str, dict[int, _Point]] = {}
-            for table, own in tables:
-                if table.name in there.stepped:
-                    continue
-                for tag, wanted in _points_of(now, table, own):
-                    if is_new and table.name == metadata.METADATA:
-                        continue
-                    points, missing = there.again(tag, wanted, is_new=is_new)
-                    if points:
-                        again[tag] = points
-                        lacking[tag] += missing
+            for tag, wanted in _wanted(now, tables, there, is_new=is_new):
+                points, missing = there.again(tag, wanted, is_new=is_new)
+                if points:
+                    again[tag] = points
+                    lacking[tag] += missing
             if again and not dry_run:
-                table_of_params = None if rank or there.has_hparams else now.tables.get(metadata.METADATA)
-                params = metadata.parameters(
-                    table_of_params, run, Trust(run), is_ranked=now.has_ranks(metadata.METADATA)
-                )
+                params = {} if rank or there.has_hparams else _params(run, now)
                 _send(there.place, again, params, originals)
     return dict(lacking)
+
+
+def _wanted(
+    now: snapshot.Snapshot, tables: list[tuple[TableData, Array]], there: _Drawn, *, is_new: bool
+) -> Iterator[tuple[str, dict[int, float]]]:
+    """The tags of a directory, and the values that they should have, of the tables that are drawn by rows."""
+    for table, rows in tables:
+        is_left_out = table.name in there.stepped or (is_new and table.name == metadata.METADATA)
+        if not is_left_out:
+            yield from _points_of(now, table, rows)
 
 
 class _Drawn:
@@ -164,6 +166,11 @@ class _Drawn:
         with np.errstate(over="ignore"):
             values = np.array([wanted[step] for step in both], dtype=np.float64).astype(np.float32)
         return np.array_equal(drawn, values, equal_nan=True)
+
+
+def _params(run: layout.RunLayout, now: snapshot.Snapshot) -> dict[str, Any]:
+    ranked = now.has_ranks(metadata.METADATA)
+    return metadata.parameters(now.tables.get(metadata.METADATA), run, Trust(run), is_ranked=ranked)
 
 
 def _places(run: layout.RunLayout) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -226,30 +227,41 @@ def _check(index: Index, stored: _Stored) -> None:
     Raises:
         ValueError: It does.
     """
+    for holds, reason in _rules(index, stored):
+        if not holds:
+            raise ValueError(reason)
+
+
+def _rules(index: Index, stored: _Stored) -> Iterator[tuple[bool, str]]:
+    """What must hold of an index, and what it has otherwise. Each rule relies on those before it."""
     runs = len(index.names)
-    if not 0 <= index.next_id <= _MOST or len(index.number) != runs:
-        raise ValueError("runs that no folder has")
-    if not len(index.ids) == len(index.head) == len(stored.marks) // 40 == runs:
-        raise ValueError("runs of which something is missing")
-    if runs and not (index.ids.min() >= 0 and index.ids.max() < index.next_id):
-        raise ValueError("runs without a number")
-    if runs and not (index.head.min() >= 0 and index.head.max() < len(index.heads)):
-        raise ValueError("runs without tables")
+    yield 0 <= index.next_id <= _MOST and len(index.number) == runs, "runs that no folder has"
+    is_whole = len(index.ids) == len(index.head) == len(stored.marks) // 40 == runs
+    yield is_whole, "runs of which something is missing"
+    yield _are_below(index.ids, index.next_id), "runs without a number"
+    yield _are_below(index.head, len(index.heads)), "runs without tables"
     widths = np.array([len(head) for head in index.stored_heads] or [0])
-    if len(index.nrows) != widths[index.head].sum():
-        raise ValueError("tables without a number of rows")
+    yield len(index.nrows) == widths[index.head].sum(), "tables without a number of rows"
     for segment in index.segments:
-        ids, lengths = ints(segment.ids), ints(segment.lengths)
-        if not layout.is_file_name(segment.file) or not segment.file.endswith(SEGMENT_SUFFIX):
-            raise ValueError("a segment that lies elsewhere")
-        if any(blob.size < 0 for blob in segment.blobs) or segment.size > _MOST:
-            raise ValueError("a segment of no size")
-        if len(ids) != len(lengths) or (lengths < 0).any():
-            raise ValueError("a segment of runs without a number of rows")
-        if lengths.sum(dtype=np.float64) > segment.size:  # each row has a cell at least
-            raise ValueError("a segment with more rows than bytes")
-        if len(ids) and not (ids.min() >= 0 and ids.max() < index.next_id):
-            raise ValueError("a segment of unknown runs")
+        yield from _rules_of_segment(segment, index.next_id)
+
+
+def _rules_of_segment(segment: Segment, next_id: int) -> Iterator[tuple[bool, str]]:
+    ids, lengths = ints(segment.ids), ints(segment.lengths)
+    is_here = layout.is_file_name(segment.file) and segment.file.endswith(SEGMENT_SUFFIX)
+    yield is_here, "a segment that lies elsewhere"
+    has_size = all(blob.size >= 0 for blob in segment.blobs) and segment.size <= _MOST
+    yield has_size, "a segment of no size"
+    has_numbers = len(ids) == len(lengths) and bool((lengths >= 0).all())
+    yield has_numbers, "a segment of runs without a number of rows"
+    # each row has a cell at least
+    yield lengths.sum(dtype=np.float64) <= segment.size, "a segment with more rows than bytes"
+    yield _are_below(ids, next_id), "a segment of unknown runs"
+
+
+def _are_below(numbers: Array, end: int) -> bool:
+    """Whether all of some numbers are from 0 on, and below an end."""
+    return not len(numbers) or (numbers.min() >= 0 and numbers.max() < end)
 
 
 def _checksum(data: bytes) -> bytes:

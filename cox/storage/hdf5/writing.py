@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import msgspec
@@ -99,6 +99,10 @@ def write(path: Path, content: StoreFile, *, old: Path | None = None) -> None:
         file.flush()
         image = superblock.sealed(file.id.get_file_image())
     fs.write_new(path, image)
+
+
+#: A value of an attribute.
+_Attribute: TypeAlias = "bytes | str | int | float"
 
 
 @dataclass(slots=True)
@@ -354,12 +358,22 @@ def _write_pandas_attributes(
     placeholder: str,
     zones: dict[str, bool | None],
 ) -> None:
+    for name, value in _group_attributes(table, fields, placeholder, zones).items():
+        _set(group.id, name, value)
+    for name, value in _table_attributes(table, fields).items():
+        _set(dataset, name, value)
+
+
+def _group_attributes(
+    table: TableData, fields: list[_Field], placeholder: str, zones: dict[str, bool | None]
+) -> dict[str, _Attribute]:
+    """What pandas reads at the group of a table, and upstream cox."""
     names = list(table.schema.names())
     info: dict[Any, Any] = {1: {"names": [None], "type": "Index"}, "index": {}}
     utc = {"tz": datetime.timezone.utc}
     info.update({f.name: utc if zones.get(f.columns[0].name) else {} for f in fields})
     upstream = {"schema": {c.name: c.traits.given for c in table.schema}, "name": table.name}
-    described: dict[str, bytes | str | int | float] = {
+    return {
         "CLASS": "GROUP",
         "TITLE": "",
         "VERSION": "1.0",
@@ -377,9 +391,11 @@ def _write_pandas_attributes(
         "info": _pickled(info),
         UPSTREAM_ATTRIBUTE: _pickled(upstream),
     }
-    for name, value in described.items():
-        _set(group.id, name, value)
-    attributes: dict[str, bytes | str | int | float] = {
+
+
+def _table_attributes(table: TableData, fields: list[_Field]) -> dict[str, _Attribute]:
+    """What PyTables and pandas read at the rows of a table."""
+    attributes: dict[str, _Attribute] = {
         "CLASS": "TABLE",
         "TITLE": "",
         "VERSION": "2.7",
@@ -394,8 +410,7 @@ def _write_pandas_attributes(
         attributes[f"{field_.name}_kind"] = _pickled([column.name for column in field_.columns])
         attributes[f"{field_.name}_meta"] = _pickled(None)
         attributes[f"{field_.name}_dtype"] = _pandas_dtype(field_.base)
-    for name, value in attributes.items():
-        _set(dataset, name, value)
+    return attributes
 
 
 def _pandas_dtype(base: np.dtype[Any]) -> str:

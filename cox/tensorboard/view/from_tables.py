@@ -230,32 +230,38 @@ def _points(now: snapshot.Snapshot, table: TableData) -> Iterator[tuple[_Key, _P
     """The scalars of a table, of each rank by itself. Columns that say when are none."""
     columns = {column.name: column for column in table.schema if column.traits.is_number}
     counting = now.step_column(table.name, steps.candidates(columns))
-    step = None if counting is None else columns[counting]
+    step = None if counting is None else table.numbers(columns[counting])
     clock = next((columns[name] for name in TIME_COLUMNS if name in columns), None)
-    rank = columns.get(layout.RANK_COLUMN) if now.has_ranks(table.name) else None
-    shown = [column for column in columns.values() if column not in (step, clock, rank)]
     times = None if clock is None else _times(*table.numbers(clock))
-    if clock is not None and times is None:
-        shown.append(clock)
-    found = [table.numbers(column) for column in shown]
-    for one, rows in now.by_rank(table.name):
-        places = np.arange(len(rows), dtype=np.float64)
-        if step is not None:
-            values, missing = table.numbers(step)
-            # a row without a step has no place
-            rows = rows[steps.are_steps(values, missing)[rows]]
-            places = values[rows]
-        mark = "" if one is None else f" (rank {one})"
+    hidden = {
+        counting: step is not None,
+        layout.RANK_COLUMN: now.has_ranks(table.name),
+        clock and clock.name: times is not None,
+    }
+    shown = [column for column in columns.values() if not hidden.get(column.name)]
+    cells = [table.numbers(column) for column in shown]
+    for rank, rows in now.by_rank(table.name):
+        rows, places = _placed(rows, step)
+        mark = "" if rank is None else f" (rank {rank})"
         yield (
-            (table.name, one),
+            (table.name, rank),
             _Points(
                 [f"{names.tag(table.name, column.name)}{mark}" for column in shown],
                 places.astype(np.int64),
                 None if times is None else times[rows],
-                [values[rows] for values, _ in found],
-                [None if missing is None else missing[rows] for _, missing in found],
+                [values[rows] for values, _ in cells],
+                [None if missing is None else missing[rows] for _, missing in cells],
             ),
         )
+
+
+def _placed(rows: Array, step: tuple[Array, Array | None] | None) -> tuple[Array, Array]:
+    """The rows that have a place along the axis, and their places: steps, or the numbers of the rows."""
+    if step is None:
+        return rows, np.arange(len(rows), dtype=np.float64)
+    values, missing = step
+    rows = rows[steps.are_steps(values, missing)[rows]]
+    return rows, values[rows]
 
 
 def _times(times: Array, missing: Array | None) -> Array | None:

@@ -244,19 +244,13 @@ class Selection:
         before, self._seen = self._seen, {}
         for run in find_runs(self._logdir, nested=self._nested) if self._was_there else ():
             name = os.path.relpath(run.root, self._logdir)
-            one: _Run | str
             try:
                 state = state_of(os.fspath(run.root))
             except OSError as error:
                 self._warn(_broken(run, error))
                 continue
-            if name in before and before[name][0] == state:
-                one = before[name][1]
-            else:
-                try:
-                    one = self._read_run(run, name)
-                except (CoxError, OSError) as error:
-                    one = _broken(run, error)
+            is_known = name in before and before[name][0] == state
+            one = before[name][1] if is_known else self._read_or_problem(run, name)
             self._seen[name] = state, one
             if isinstance(one, str):
                 self._warn(one)
@@ -265,6 +259,12 @@ class Selection:
             else:
                 runs.append(one)
         return runs
+
+    def _read_or_problem(self, run: layout.RunLayout, name: str) -> _Run | str:
+        try:
+            return self._read_run(run, name)
+        except (CoxError, OSError) as error:
+            return _broken(run, error)
 
     def _read_run(self, run: layout.RunLayout, name: str) -> _Run:
         now = snapshot.read(run, tables=[self._table])
