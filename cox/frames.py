@@ -143,6 +143,13 @@ def objects(values: list[Any]) -> pd.Series[Any]:
     return made
 
 
+def would_round(values: list[Any]) -> bool:
+    """Whether pandas makes floats of whole numbers beyond 2**53 among others: two of them may become one."""
+    return any(type(value) is int and abs(value) > 2**53 for value in values) and not all(
+        type(value) is int for value in values
+    )
+
+
 def repeated(names: Sequence[str], lengths: Array) -> Any:
     """Each name as often as its run has rows, as a text column."""
     few = text(np.array(names, dtype=object))

@@ -388,7 +388,9 @@ def _as_frame(
     columns: dict[str, Any] = {}
     for at, name in enumerate(names):
         shown = f"{name} (parameter)" if name in STATISTICS else name
-        columns[shown] = frames.objects([uncovered(values[at]) for values in groups]).infer_objects()
+        cells = [uncovered(values[at]) for values in groups]
+        column = frames.objects(cells)
+        columns[shown] = column if frames.would_round(cells) else column.infer_objects()
     columns |= {name: [row[at] for row in described] for at, name in enumerate(STATISTICS)}
     frame: Comparison = Comparison(columns)
     return frame

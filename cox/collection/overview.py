@@ -224,10 +224,11 @@ def _column(cells: list[Any], index: Any) -> Any:
     for kind, dtype in ((int, "Int64"), (bool, "boolean")):
         if kinds == {kind, type(None)}:
             return pd.Series(cells, index=index, dtype=dtype)
-    if kinds <= {int} or kinds <= {bool} or kinds <= {str, type(None)} or kinds <= {int, float, type(None)}:
-        return pd.Series(cells, index=index)
     from cox import frames
 
+    alike = kinds <= {int} or kinds <= {bool} or kinds <= {str, type(None)}
+    if alike or (kinds <= {int, float, type(None)} and not frames.would_round(cells)):
+        return pd.Series(cells, index=index)
     made = frames.objects(cells)
     made.index = index
     return made

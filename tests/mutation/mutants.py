@@ -513,6 +513,13 @@ MUTANTS = [
         "tests/troubles/test_gone.py::test_a_removed_run_is_noticed_within_a_second_and_stays_removed",
     ),
     Mutant(
+        "large whole numbers beside fractions stay as they are",
+        "cox/collection/overview.py",
+        " and not frames.would_round(cells)):",
+        "):",
+        f"{TROUBLES}/test_wrong_numbers.py::test_large_whole_numbers_beside_fractions_stay_apart",
+    ),
+    Mutant(
         "naming runs that are there more than once",
         "cox/collection/table.py",
         "        warn_of_copies(self._runs, values)\n",

@@ -197,3 +197,14 @@ def test_runs_of_the_same_parameters_are_no_copies(out: Path) -> None:
     for name in ("a", "b"):
         log(out, name, {"lr": 0.1}, {"step": 0, "acc": 0.5})
     assert CollectionReader(out).compare("results", "acc")["n"].tolist() == [2]
+
+
+def test_large_whole_numbers_beside_fractions_stay_apart(out: Path) -> None:
+    for name, size, acc in (("a", 2**60, 0.1), ("b", 2**60 + 1, 0.9), ("c", 0.5, 0.5)):
+        log(out, name, {"size": size}, {"step": 0, "acc": acc})
+    reader = CollectionReader(out)
+    found = reader.compare("results", "acc", by="size")
+    assert found["n"].tolist() == [1, 1, 1] and found["size"].tolist() == [0.5, 2**60, 2**60 + 1]
+    assert reader.params()["size"].tolist() == [2**60, 2**60 + 1, 0.5]
+    with pytest.raises(CompareError, match="differ in 'size'"):
+        reader.compare("results", "acc")
