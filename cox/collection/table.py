@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +11,26 @@ from cox.collection.assembly import Collected, object_columns, refuse_unknown
 from cox.collection.moment import Moment, by_table
 from cox.collection.query import Query
 from cox.collection.ranks import in_order
-from cox.collection.runs import Directory, Runs
+from cox.collection.runs import Runs
 from cox.errors import DamageWarning, RebuildError, warn
 from cox.metadata import stand_in
 from cox.schema import Column, Schema
-from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cox.collection.shapes import Shape
 
 
 class Table:
     """A table, as the runs have it at one moment.
 
-    Args:
-        now: The runs.
-        name: The table.
+    Attributes:
+        now: The runs at that moment.
+        runs: The runs.
+        name: Its name.
     """
 
     def __init__(self, now: Moment, name: str) -> None:
-        self._now, self._runs, self._name = now, now.runs, name
+        self.now, self.runs, self.name = now, now.runs, name
 
     def rows(self, query: Query, *, union: bool = True, ordered: bool = False) -> Collected:
         """Read the rows that are asked for, objects as they are stored.
@@ -49,22 +46,22 @@ class Table:
             PredicateError: A condition cannot be understood; shows where. Or no run passes.
         """
         predicate = query.predicate()
-        names = self._now.some_selected(query)
+        names = self.now.some_selected(query)
         columns = query.columns_to_read(predicate)
-        rows = self._now.read(names, self._name, columns=columns, skip=query.skip)
-        schemas = {name: own[self._name] for name, own in rows.schemas.items() if self._name in own}
+        rows = self.now.read(names, self.name, columns=columns, skip=query.skip)
+        schemas = {name: own[self.name] for name, own in rows.schemas.items() if self.name in own}
         if not schemas:
-            self._runs.refuse_unknown_table(self._name, by_table(rows.schemas))
+            self.runs.refuse_unknown_table(self.name, by_table(rows.schemas))
         without = [name for name in rows.schemas if name not in schemas]
         if without:
-            self._runs.warn(
-                f"{len(without)} runs have no table {self._name!r} and are left out: {_shortened(without)}"
+            self.runs.warn(
+                f"{len(without)} runs have no table {self.name!r} and are left out: {_shortened(without)}"
             )
-        whole = self._runs.common_schema(self._name, schemas, quiet=union)
+        whole = self.runs.common_schema(self.name, schemas, quiet=union)
         blocks = list(in_order(rows.blocks, rows.ranked)) if ordered else rows.blocks
         kinds = tuple(dict.fromkeys(schemas.values()))
-        found = Collected(self._name, self._only(whole, query.columns), blocks, schemas=kinds)
-        return found if predicate is None else found.where(predicate, whole, self._runs.decoder(self._name))
+        found = Collected(self.name, self.only(whole, query.columns), blocks, schemas=kinds)
+        return found if predicate is None else found.where(predicate, whole, self.runs.decoder(self.name))
 
     def rows_and_objects(
         self, query: Query, kept: frozenset[str] = frozenset(), *, union: bool = True
@@ -82,26 +79,6 @@ class Table:
         common = outgoing.common_shapes(rows, found.schemas, frozenset(names))
         return outgoing.to_arrow(rows, names, common)
 
-    def rowless(self) -> Any:
-        """The columns with their types, and no row, as a `pyarrow.Table`; objects count as text."""
-        from cox.collection import outgoing
-
-        schema = self.schema()
-        return outgoing.to_arrow([], schema.names(), outgoing.common_shapes([], [schema]))
-
-    def objects(self) -> dict[str, Shape]:
-        """The columns that hold objects or times in some run, and what these are together; reads them."""
-        from cox.collection import outgoing
-
-        schemas = by_table(self._now.read(self._runs.names).schemas)[self._name].values()
-        times = {column.name for schema in schemas for column in schema if column.traits.is_time}
-        names = frozenset(object_columns(schemas, frozenset())) | times
-        if not names:
-            return {}
-        blocks = self._now.read(self._runs.names, self._name, columns=names).blocks
-        rows = [outgoing.Outgoing(block) for block in blocks]
-        return outgoing.common_shapes(rows, schemas, names)
-
     def rows_and_params(
         self, columns: Sequence[str], query: Query, others: Sequence[str] = ()
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -116,7 +93,7 @@ class Table:
         from cox.analysis.parameters import comparable
         from cox.collection.copies import warn_of_copies
 
-        names = self._now.some_selected(query)
+        names = self.now.some_selected(query)
         found = self.rows(Query(where=query.where, exp_filter=set(names).__contains__), ordered=True)
         if all(name in found.schema for name in columns):
             wanted = {*columns, *others}
@@ -124,8 +101,8 @@ class Table:
         for name in columns:
             found.refuse_text_beside_numbers(name)
         found, decoded = self.decoded(found, frozenset(), skip=False)
-        values = {name: comparable(own) for name, own in self._now.parameters(names).items()}
-        warn_of_copies(self._runs, values)
+        values = {name: comparable(own) for name, own in self.now.parameters(names).items()}
+        warn_of_copies(self.runs, values)
         return found.frame(decoded, optional_as_nan=False), overview.values_frame(values)
 
     def decoded(
@@ -139,64 +116,20 @@ class Table:
         columns = [name for name in object_columns(schemas, kept) if name in found.schema]
         if not columns:
             return found, {}
-        decoder = _Decoder(self._runs, self._name)
-        decoded = found.decoded(decoder, columns, kept, partial(self._runs.guarded, skip=skip))
+        decoder = _Decoder(self.runs, self.name)
+        decoded = found.decoded(decoder, columns, kept, partial(self.runs.guarded, skip=skip))
         decoder.warn()
         return decoded
 
-    # --- For those who take the runs in groups
-
-    def schema(self) -> Schema:
-        """The columns in all runs, those that some run lacks as nullable.
+    def only(self, schema: Schema, columns: Sequence[str] | None) -> Schema:
+        """The columns that are asked for.
 
         Raises:
-            TableNotFoundError: There is no such table; names those there are.
+            ColumnNotFoundError: There is no such column; names those there are.
         """
-        tables = by_table(self._now.read(self._runs.names).schemas)
-        self._runs.refuse_unknown_table(self._name, tables)
-        schemas = tables[self._name]
-        different = set(schemas.values())
-        return Schema(
-            replace(column, nullable=column.nullable or any(column.name not in own for own in different))
-            if column.traits.is_number
-            else column
-            for column in self._runs.common_schema(self._name, schemas, quiet=True)
-        )
-
-    def without_rows(
-        self, query: Query, schema: Schema, objects: Mapping[str, Shape] | None = None
-    ) -> pd.DataFrame:
-        """The columns that are asked for, with their types, and no row.
-
-        Args:
-            query: Which.
-            schema: The columns in all runs.
-            objects: As `objects` gives it.
-
-        Raises:
-            ColumnNotFoundError: No run has one of the columns, or one that `where` mentions.
-        """
-        predicate = query.predicate()
-        if predicate is not None:
-            known = [*schema.names(), EXP_ID]
-            refuse_unknown(predicate.names, known, f"where={query.where!r}: no column")
-        return _with_objects(Collected(self._name, self._only(schema, query.columns), []), objects or {})
-
-    def of_runs(
-        self, names: Sequence[str], query: Query, schema: Schema, objects: Mapping[str, Shape] | None = None
-    ) -> pd.DataFrame:
-        """The rows of some runs, in the columns and types that there are in all runs."""
-        predicate = query.predicate()
-        rows = self._now.read(names, self._name, columns=query.columns_to_read(predicate))
-        found = Collected(self._name, self._only(schema, query.columns), rows.blocks)
-        if predicate is not None:
-            found = found.where(predicate, schema, self._runs.decoder(self._name))
-        return _with_objects(found, objects or {})
-
-    def _only(self, schema: Schema, columns: Sequence[str] | None) -> Schema:
         if columns is None:
             return schema
-        refuse_unknown(columns, schema.names(), f"table {self._name!r} has no column")
+        refuse_unknown(columns, schema.names(), f"table {self.name!r} has no column")
         return Schema(column for name in columns if (column := schema.get(name)) is not None)
 
 
@@ -227,44 +160,6 @@ class _Decoder:
                 f"{_shortened(list(dict.fromkeys(runs)))}",
                 DamageWarning,
             )
-
-
-def read_partition(
-    folders: list[str],
-    nested: bool,
-    table: str,
-    query: Query,
-    schema: Schema,
-    meta: pd.DataFrame,
-    objects: Mapping[str, Shape],
-    names: list[str],
-) -> pd.DataFrame:
-    """The rows of some runs, in the columns and types of `meta`: what a worker of dask's calls."""
-    own: list[Directory] = [*folders]
-    runs = Runs(own, nested=nested, log_warnings=False, cache=False)
-    rows = Table(Moment(runs), table).of_runs(names, query, schema, objects)
-    made: pd.DataFrame = rows.reindex(columns=meta.columns).astype(meta.dtypes.to_dict())
-    return made
-
-
-def _with_objects(rows: Collected, objects: Mapping[str, Shape]) -> pd.DataFrame:
-    """The rows as a frame, with plain objects as what they are."""
-    frame = rows.frame()
-    if not objects:
-        return frame
-    import pandas as pd
-    import pyarrow as pa
-
-    from cox.collection.outgoing import Outgoing
-    from cox.collection.shapes import arrow_type
-
-    types = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
-    blocks = [Outgoing(block) for block in rows.blocks]
-    for name, shape in objects.items():
-        if name in frame:
-            arrays = pa.chunked_array([block.array(name, shape) for block in blocks], arrow_type(shape))
-            frame[name] = arrays.to_pandas(types_mapper=types.get).set_axis(frame.index)
-    return frame
 
 
 def _shortened(names: list[str]) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cox.analysis.parameters import comparable
 from cox.collection import lines, overview
+from cox.collection.partitions import PartitionedTable, read_partition
 from cox.collection.query import Query
-from cox.collection.table import Table, read_partition
 from cox.exports import PARAMS, RUNS, engines
 from cox.extras import needed
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def sql(now: Moment, text: str) -> pd.DataFrame:
     """Ask DuckDB about all tables, and about `runs` and `params` where there is no table of that name."""
-    own = {name: Table(now, name) for name in now.schemas(quiet=True)}
+    own = {name: PartitionedTable(now, name) for name in now.schemas(quiet=True)}
     taken = {name.lower() for name in own}
     made = {RUNS: partial(_runs, now), PARAMS: partial(_params, now)}
     tables: dict[str, Callable[[], Any]] = {name: ask for name, ask in made.items() if name not in taken}
@@ -44,7 +44,7 @@ def _params(now: Moment) -> Any:
 
 def dask(now: Moment, key: str, query: Query, runs_per_partition: int) -> Any:
     """A table as a lazy frame of Dask's, whose partitions are read when they are computed."""
-    table, runs = Table(now, key), now.runs
+    table, runs = PartitionedTable(now, key), now.runs
     schema, objects = table.schema(), table.objects()
     meta = table.without_rows(query, schema, objects)
     names = now.selected(query)
