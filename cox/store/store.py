@@ -378,7 +378,8 @@ class Store:
         with writer.lock:
             first = first_row(self._open)
             if first is None:
-                self.add_table(layout.METADATA_TABLE, schema_from_dict(values)).append_row(values)
+                if values:  # a program without parameters is no error
+                    self.add_table(layout.METADATA_TABLE, schema_from_dict(values)).append_row(values)
             else:
                 row = self._tables[layout.METADATA_TABLE]._working_row()
                 refuse_others(self._open, row.converter, first, values)

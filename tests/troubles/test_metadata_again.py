@@ -174,6 +174,18 @@ def test_parameters_of_any_kind_are_flattened(out: Path, given: str) -> None:
     }
 
 
+def test_a_program_without_parameters_logs_none(out: Path) -> None:
+    with Store(out, "run") as store:
+        store.log_params(argparse.Namespace())
+        store.add_table("t", {"x": int}).append_row({"x": 1})
+        assert store.params == {} and list(store.tables) == ["t"]
+    with Store(out, "run") as store:
+        store.log_params({})
+        store.log_params({"lr": 0.1})
+        with pytest.raises(ParametersError, match="lr was logged and is missing"):
+            store.log_params({})
+
+
 def test_omegaconf_is_taken(out: Path) -> None:
     omegaconf = pytest.importorskip("omegaconf")
     for _ in range(2):
