@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,9 +20,11 @@ import cox
 from cox import CollectionReader, Store
 from cox.cli import main
 from cox.errors import CollectionWarning, DamagedError, PredicateError, RowError, SchemaError
+from cox.frames import to_frame as frames_of
 from cox.schema import Column, Schema, cell_value, convert, infer
 from cox.storage import moments
 from cox.storage.columns import Part, TableData
+from cox.storage.hdf5.salvaging import salvage
 
 EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "60"))
 UTC = dt.timezone.utc
@@ -375,3 +378,37 @@ def test_a_cell_that_is_not_a_time_is_damage_and_not_a_time(text: str) -> None:
         with pytest.raises(DamagedError, match="'at'"):
             frames.to_frame(table)
         assert moments.zone_of([(cells, None)]) is None
+
+
+def test_a_time_that_no_column_holds_is_damage_wherever_it_comes_from(tmp_path: Path) -> None:
+    write(tmp_path, "run", [NAIVE] * 3)
+    file = tmp_path / "run" / "store.h5"
+    with pd.HDFStore(file, "a") as stored:
+        more = stored["t"].iloc[:1].assign(at=np.array([2**62], dtype="M8[us]"))
+        stored.append("t", more, data_columns=True, index=False)
+    with Store(tmp_path, "run", mode="r") as store, pytest.raises(DamagedError, match="years 1 to 9999"):
+        store["t"].df  # noqa: B018
+
+
+def test_what_is_left_of_a_damaged_file_has_its_times(tmp_path: Path) -> None:
+    times = [ZONED + dt.timedelta(seconds=step) for step in range(20_000)]
+    with Store(tmp_path, "run") as store:
+        table = store.add_table("t", SCHEMA)
+        for step, time in enumerate(times):
+            table.append_row({"step": step, "at": time, "done": time if step % 2 else None})
+    file = tmp_path / "run" / "store.h5"
+    with h5py.File(file) as stored:
+        dataset = stored["t/table"].id
+        chunk = dataset.get_chunk_info(1)
+        rows = dataset.get_create_plist().get_chunk()[0]
+    data = bytearray(file.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 0x10
+    file.write_bytes(data)
+    found = salvage(file)
+    frame = frames_of(found.content.tables["t"])
+    start = chunk.chunk_offset[0]
+    left = [step for step in range(len(times)) if not start <= step < start + rows]
+    assert 0 < len(left) < len(times)
+    assert frame["step"].tolist() == left
+    assert frame["at"].tolist() == [times[step] for step in left]
+    assert frame["done"].isna().tolist() == [step % 2 == 0 for step in left]
