@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
@@ -102,11 +103,16 @@ class MismatchError(Exception):
 def _as_time(value: Any) -> Any:
     """A time as it is, or the one that a text tells; None for anything else."""
     if isinstance(value, str):
-        try:
-            return time_of(value)
-        except ValueError:
-            return None
+        return _told(value)
     return value if isinstance(value, datetime) else None
+
+
+@functools.lru_cache(maxsize=64)  # the text of a condition is compared with the cell of each row
+def _told(text: str) -> datetime | None:
+    try:
+        return time_of(text)
+    except ValueError:
+        return None
 
 
 def _alike(left: Any, right: Any, first: Any, second: Any) -> tuple[Any, Any]:
