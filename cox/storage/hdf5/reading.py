@@ -331,9 +331,9 @@ def spread(parts: list[Part], column: Column, mask: Array) -> None:
     start = 0
     for part in parts:
         own = mask[start : start + part.nrows]
-        mask = np.pad(own, (0, part.nrows - len(own)))
+        padded = np.pad(own, (0, part.nrows - len(own)))
         known = part.missing.get(column.name)  # NaT, also in rows that others appended
-        part.missing[column.name] = mask if known is None else mask | known
+        part.missing[column.name] = padded if known is None else padded | known
         start += part.nrows
         values = part.values[column.name]
         if values.dtype.kind == "f" and not column.traits.has_nan:
