@@ -139,3 +139,6 @@ def test_a_kept_table_keeps_its_store_open(tmp_path: Path) -> None:
     gc.collect()
     table.append_row({"x": 1})
     assert table.df["x"].tolist() == [1]
+    del table
+    gc.collect()
+    assert not list(tmp_path.glob("run/.cox/journal/*.log")), "and lets go of it"
