@@ -50,6 +50,8 @@ from cox.storage import fs, layout
 _IN_MEMORY = 1 << 24
 #: Larger ones even then are copied to a file without a name.
 _PRIVATE_IN_MEMORY = 1 << 28
+#: What is not plain data is rebuilt once when it is stored, unless it has more bytes than this.
+_TRIED_BYTES = 1 << 20
 
 
 def to_bytes(obj: Any, origin: Origin) -> bytes:
@@ -66,7 +68,33 @@ def to_bytes(obj: Any, origin: Origin) -> bytes:
         data, is_plain = safe_pickle.dumps(obj)
     except Exception:  # noqa: BLE001 - any object's __reduce__ may raise anything; dill has the last word
         data, is_plain = _by_value(obj), False
-    return data if is_plain else data + signing.sign(data, origin)
+    if is_plain:
+        return data
+    _check_rebuilt(obj, len(data))
+    return data + signing.sign(data, origin)
+
+
+def _check_rebuilt(obj: Any, size: int) -> None:
+    """Rebuild an object once: pickle takes what it cannot give back, as many exceptions are.
+
+    Raises:
+        PicklingError: Nobody could read it again. Says why, and what to do.
+    """
+    if size > _TRIED_BYTES:
+        return
+    try:
+        data = pickle.dumps(obj, safe_pickle.PROTOCOL)
+    except Exception:  # noqa: BLE001 - it is stored by value, together with the classes that rebuild it
+        return
+    try:
+        pickle.loads(data)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise pickle.PicklingError(
+            f"pickle takes it and cannot rebuild it: {type(error).__name__}: {error}; give its class a "
+            "__reduce__ that calls it rightly, or store plain data in its place, as str(…) or vars(…)"
+        ) from error
 
 
 def from_bytes(data: bytes, trust: Trust, place: Place) -> Any:
@@ -161,6 +189,7 @@ def write_pickle(obj: Any, path: Path, origin: Origin) -> int:
             file.write(_by_value(obj))
             is_plain = False
         if not is_plain:
+            _check_rebuilt(obj, opened.tell())
             file.sign(origin)
         return file.checksum
 
@@ -193,6 +222,7 @@ def write_torch(value: Any, path: Path, origin: Origin) -> int:
         file = _Summed(opened)
         try:
             if _save_torch(value, opened, file):
+                _check_rebuilt(value, opened.tell())
                 file.sign(origin)
         except OSError as error:
             raise fs.refused(error, "cannot store a state", path) from error

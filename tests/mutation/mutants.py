@@ -520,6 +520,13 @@ MUTANTS = [
         f"{TROUBLES}/test_wrong_numbers.py::test_large_whole_numbers_beside_fractions_stay_apart",
     ),
     Mutant(
+        "rebuilding what is not plain once",
+        "cox/objects/codec.py",
+        "        pickle.loads(data)\n",
+        "        pass\n",
+        f"{TROUBLES}/test_readable_objects.py::test_what_pickle_takes_and_cannot_give_back_is_refused_at_once",
+    ),
+    Mutant(
         "naming runs that are there more than once",
         "cox/collection/table.py",
         "        warn_of_copies(self._runs, values)\n",

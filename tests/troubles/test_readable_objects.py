@@ -388,6 +388,83 @@ def test_what_only_this_process_could_find_is_refused_at_once(
         assert len(list((out / "r" / ".table_objects").iterdir())) == 1
 
 
+class OwnArgumentsError(Exception):
+    """As many are: pickle calls the class with what `super().__init__` was given."""
+
+    def __init__(self, a: int, *, code: int = 0) -> None:
+        super().__init__()
+        self.a, self.code = a, code
+
+
+class TwoTexts(str):
+    """Made of two texts, and pickled as one."""
+
+    __slots__ = ()
+
+    def __new__(cls, first: str, second: str) -> TwoTexts:
+        return super().__new__(cls, first + second)
+
+
+class Refusing:
+    """Takes no attribute, and so not its own state."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: int) -> None:
+        object.__setattr__(self, "x", x)
+
+    def __setattr__(self, *_: object) -> None:
+        raise AttributeError("frozen")
+
+
+class RepairedError(OwnArgumentsError):
+    """Says how it is made."""
+
+    def __reduce__(self) -> Any:
+        return RepairedError, (self.a,)
+
+
+@pytest.mark.parametrize("kind", [cox.OBJECT, cox.PICKLE, cox.PYTORCH_STATE])
+@pytest.mark.parametrize(
+    "thing", [OwnArgumentsError(1), TwoTexts("a", "b"), Refusing(3)], ids=lambda thing: type(thing).__name__
+)
+def test_what_pickle_takes_and_cannot_give_back_is_refused_at_once(
+    tmp_path: Path, kind: str, thing: Any
+) -> None:
+    with cox.Store(tmp_path, "run") as store:
+        store.add_table("t", {"x": int, "thing": kind})
+        for given in (thing, {"deep": [thing]}):
+            with pytest.raises(RowError, match=r"column 'thing'.*cannot rebuild it.*__reduce__|plain data"):
+                store["t"].append_row({"x": 0, "thing": given})
+        store["t"].append_row({"x": 1, "thing": {"deep": [RepairedError(7)]}})
+    with CollectionReader(tmp_path) as reader:
+        (row,) = reader.df("t").to_dict("records")
+    assert row["x"] == 1 and (kind == cox.PYTORCH_STATE or row["thing"]["deep"][0].a == 7)
+    assert len(list((tmp_path / "run" / ".table_objects").iterdir())) == (kind != cox.OBJECT)
+
+
+def test_what_a_script_defines_is_tried_out_too(out: Path, run: Any) -> None:
+    printed = run(
+        """
+        import sys
+        from cox.errors import RowError
+        from cox.store import OBJECT, Store
+
+        class Stop(Exception):
+            def __init__(self, *, epoch): super().__init__("stopped"); self.epoch = epoch
+
+        with Store(sys.argv[1], "tried") as store:
+            store.add_table("t", {"thing": OBJECT})
+            try:
+                store["t"].append_row({"thing": [Stop(epoch=3)]})
+            except RowError as error:
+                print("cannot rebuild it" in str(error), store["t"].nrows)
+        """,
+        out,
+    )
+    assert printed == ["True 0"]
+
+
 def test_an_enum_that_cannot_be_made_again_is_refused_at_once(out: Path, run: Any) -> None:
     lines = run(
         """
