@@ -1,32 +1,28 @@
 """A run against a plain model: whatever is done to it, in any order, every reader sees what the model says.
 
-The files are real, two ranks may write at once in this process, and after each step a new reader looks.
+The files are real, two ranks may write at once in this process, and after each step a new reader looks. It
+needs Hypothesis: `cox.testing.run_machine` says so where it is missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-import os
+import re
 import shutil
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import cox
-from cox.errors import RewindError, RowError, SchemaError
-from cox.storage import snapshot, writer
-from tests.compat import comparison
-
-EXAMPLES = int(os.environ.get("COX_PROPERTY_EXAMPLES", "60"))
-STEPS = int(os.environ.get("COX_PROPERTY_STEPS", "30"))
+from cox.errors import CoxError, RewindError, RowError, SchemaError
+from cox.schema import OBJECT, PICKLE
+from cox.testing.model import Stores
 
 TABLES = ["t", "val/acc", "a table"]
 PLAIN = ["float", "int", "bool", "str"]
@@ -35,8 +31,8 @@ TYPES: dict[str, Any] = {
     "int": int,
     "bool": bool,
     "str": str,
-    "object": cox.OBJECT,
-    "pickle": cox.PICKLE,
+    "object": OBJECT,
+    "pickle": PICKLE,
 }
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float": st.floats(width=64) | st.sampled_from([math.nan, -0.0, math.inf, -math.inf, 5e-324]),
@@ -59,12 +55,12 @@ Column = tuple[str, str, bool]
 
 @st.composite
 def columns(draw: st.DrawFn) -> tuple[Column, ...]:
+    """Draw the columns of a table."""
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
-    made = []
-    for name in names:
-        kind = draw(st.sampled_from(list(TYPES)))
-        made.append((name, kind, kind in PLAIN and draw(st.booleans())))
-    return tuple(made)
+    kinds = [draw(st.sampled_from(list(TYPES))) for _ in names]
+    return tuple(
+        (name, kind, kind in PLAIN and draw(st.booleans())) for name, kind in zip(names, kinds, strict=True)
+    )
 
 
 class Table:
@@ -75,10 +71,12 @@ class Table:
         self.rows: dict[int | None, list[dict[str, Any]]] = {}
 
     def of(self, rank: int | None) -> list[dict[str, Any]]:
+        """The rows of a writer."""
         return self.rows.setdefault(rank, [])
 
     @property
     def nrows(self) -> int:
+        """The number of rows."""
         return sum(len(rows) for rows in self.rows.values())
 
 
@@ -89,51 +87,83 @@ def bits(value: Any) -> Any:
     return (type(value).__name__, value)
 
 
+@contextlib.contextmanager
+def refused(error: type[CoxError], message: str = "") -> Iterator[None]:
+    """Check that what the block does is refused.
+
+    Args:
+        error: What is to be raised.
+        message: What it is to say, as a pattern.
+    """
+    try:
+        yield
+    except error as refusal:
+        check(re.search(message, str(refusal)) is not None, f"{refusal!r} does not say {message!r}")
+    else:
+        raise AssertionError(f"{error.__name__} was not raised")
+
+
+def check(holds: bool, message: object) -> None:
+    """Check something; unlike an assert statement, with -O too."""
+    if not holds:
+        raise AssertionError(message)
+
+
 class RunMachine(RuleBasedStateMachine):
-    """One run, by its sole writer or by two ranks."""
+    """One run, by its sole writer or by two ranks.
+
+    Attributes:
+        implementation: How its stores are opened and treated.
+    """
+
+    implementation: ClassVar[Stores] = Stores()
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="cox-model-"))
         self.model: dict[str, Table] = {}
-        self.stores: dict[int | None, cox.Store] = {}
+        self.stores: dict[int | None, Any] = {}
         self.pending: dict[tuple[int | None, str], dict[str, Any]] = {}
         self.objects = 0
 
+    def open(self, rank: int | None = None, **options: Any) -> Any:
+        """Open the run."""
+        return self.implementation.open(self.folder, "run", rank=rank, **options)
+
+    def close(self, rank: int | None) -> None:
+        """Close a writer's store, and forget the rows that were begun."""
+        store = self.stores.pop(rank)
+        self.implementation.drop_rows(store)
+        store.close()
+
     def teardown(self) -> None:
-        if self.stores:
-            comparison.assert_readers_agree(self.folder / "run")
-        for store in self.stores.values():
-            for table in store._tables.values():
-                table._drop_working_row()
-            store.close()
+        """Close all stores, and remove the run."""
+        for rank in list(self.stores):
+            self.close(rank)
         shutil.rmtree(self.folder)
 
     # --- Opening and closing
 
     @initialize(ranked=st.booleans())
     def open_it(self, ranked: bool) -> None:
+        """Begin the run."""
         self.ranks: list[int | None] = [0, 1] if ranked else [None]
         for rank in self.ranks:
-            self.stores[rank] = cox.Store(self.folder, "run", rank=rank)
+            self.stores[rank] = self.open(rank)
 
     @rule(which=st.integers(0, 1), pick=st.sampled_from(["close", "abandon"]))
     def reopen(self, which: int, pick: str) -> None:
         """The script ends, by itself or by a kill, and is started again."""
         rank = self.ranks[which % len(self.ranks)]
-        store = self.stores.pop(rank)
-        for table in store._tables.values():
-            table._drop_working_row()
         if pick == "close":
-            store.close()
+            self.close(rank)
         else:
-            store._writer.abandon()  # type: ignore[union-attr] # as dead as a process can be in here
-            store._open.is_closed = True
+            self.implementation.abandon(self.stores.pop(rank))
         self.pending = {key: row for key, row in self.pending.items() if key[0] != rank}
         alone = not self.stores
         if alone:
             self.forget_empty_tables()
-        self.stores[rank] = cox.Store(self.folder, "run", rank=rank)
+        self.stores[rank] = self.open(rank)
         for name, table in self.model.items():
             self.declare(rank, name, table)
 
@@ -144,20 +174,20 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ranks == [None])
     @rule()
     def begin_anew(self) -> None:
-        for table in self.stores[None]._tables.values():
-            table._drop_working_row()
-        self.stores[None].close()
+        """Drop all that there is, with mode='w'."""
+        self.close(None)
         self.model, self.pending = {}, {}
-        self.stores[None] = cox.Store(self.folder, "run", mode="w")
+        self.stores[None] = self.open(mode="w")
 
     @rule(which=st.integers(0, 1))
     def fold(self, which: int) -> None:
-        rank = self.ranks[which % len(self.ranks)]
-        self.stores[rank]._writer.fold_if_it_helps()  # type: ignore[union-attr]
+        """Have a writer fold its journal."""
+        self.implementation.fold(self.stores[self.ranks[which % len(self.ranks)]])
 
     # --- Tables
 
     def declare(self, rank: int | None, name: str, table: Table) -> None:
+        """Declare a table in a writer's store, as it is in the model."""
         schema = {
             column: TYPES[kind] | None if nullable and kind in PLAIN else TYPES[kind]
             for column, kind, nullable in table.columns
@@ -170,25 +200,27 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(TABLES), own=columns())
     def add_table(self, name: str, own: tuple[Column, ...]) -> None:
+        """Declare a table; one that has other columns is refused, unless it has no rows yet."""
         if name not in self.model:
             self.model[name] = Table(own)
             for rank in self.ranks:
                 self.declare(rank, name, self.model[name])
-        elif self.stores[self.ranks[0]]._tables[name]._state.in_run:  # type: ignore[union-attr]
+        elif self.implementation.is_declared(self.stores[self.ranks[0]], name):
             if {c[0] for c in own} - {c[0] for c in self.model[name].columns}:
                 schema = {column: TYPES[kind] for column, kind, _ in own}
-                with pytest.raises(SchemaError):
+                with refused(SchemaError):
                     self.stores[self.ranks[0]].add_table(name, schema)
         elif not self.model[name].nrows:  # without rows it is declared anew
             self.model[name] = Table(own)
             self.pending = {key: row for key, row in self.pending.items() if key[1] != name}
             for rank in self.ranks:
-                self.stores[rank]._tables[name]._drop_working_row()
+                self.implementation.drop_row(self.stores[rank], name)
                 self.declare(rank, name, self.model[name])
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), column=NAMES, kind=st.sampled_from(list(TYPES)))
     def add_column(self, data: st.DataObject, column: str, kind: str) -> None:
+        """Add a column to a table of every writer."""
         name = data.draw(st.sampled_from(sorted(self.model)))
         table = self.model[name]
         if any(column == known for known, _, _ in table.columns):
@@ -200,7 +232,8 @@ class RunMachine(RuleBasedStateMachine):
     # --- Rows
 
     def a_row(self, data: st.DataObject, table: Table) -> dict[str, Any]:
-        row = {}
+        """Draw a row."""
+        row: dict[str, Any] = {}
         for column, kind, nullable in table.columns:
             if nullable and data.draw(st.booleans(), label=f"leave out {column!r}"):
                 if data.draw(st.booleans(), label="as None"):
@@ -213,6 +246,7 @@ class RunMachine(RuleBasedStateMachine):
         return row
 
     def pick(self, data: st.DataObject) -> tuple[int | None, str, Table]:
+        """Draw a writer and a table."""
         rank = data.draw(st.sampled_from(self.ranks))
         name = data.draw(st.sampled_from(sorted(self.model)))
         return rank, name, self.model[name]
@@ -220,18 +254,20 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def append(self, data: st.DataObject) -> None:
+        """Append a row."""
         rank, name, table = self.pick(data)
         if (rank, name) in self.pending:
             return
         row = self.a_row(data, table)
         before = copy.deepcopy(row)
         self.stores[rank][name].append_row(row)
-        assert repr(row) == repr(before), "the caller's row is not changed"
+        check(repr(row) == repr(before), "the caller's row was changed")
         table.of(rank).append(row)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), times=st.integers(2, 12))
     def append_many(self, data: st.DataObject, times: int) -> None:
+        """Append the same row many times."""
         rank, name, table = self.pick(data)
         if (rank, name) in self.pending:
             return
@@ -243,6 +279,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def update(self, data: st.DataObject) -> None:
+        """Begin a row, or go on with it."""
         rank, name, table = self.pick(data)
         row = self.a_row(data, table)
         some = {column: row[column] for column in row if data.draw(st.booleans())}
@@ -252,20 +289,22 @@ class RunMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
-    def refused(self, data: st.DataObject) -> None:
+    def append_wrongly(self, data: st.DataObject) -> None:
+        """Append a row with a column that is not there."""
         rank, name, _ = self.pick(data)
-        with pytest.raises(RowError, match="no such column as this"):
+        with refused(RowError, "no such column as this"):
             self.stores[rank][name].append_row({"no such column as this": 1})
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
+        """Finish a row that was begun."""
         rank, name = key = data.draw(st.sampled_from(sorted(self.pending, key=repr)))
         table = self.model[name]
         row = self.pending[key]
         lacking = [c for c, _, nullable in table.columns if not nullable and c not in row]
         if lacking:
-            with pytest.raises(RowError, match="lacks"):
+            with refused(RowError, "lacks"):
                 self.stores[rank][name].flush_row()
             full = self.a_row(data, table)
             rest = {column: full[column] for column in lacking}
@@ -277,79 +316,59 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def rewind(self, data: st.DataObject) -> None:
+        """Rewind a writer's rows; to more than there are is refused."""
         rank, name, table = self.pick(data)
         rows = table.of(rank)
         keep = data.draw(st.integers(0, len(rows)))
         self.stores[rank].rewind(name, keep, purge_tensorboard=False)
         del rows[keep:]
-        with pytest.raises(RewindError):
+        with refused(RewindError):
             self.stores[rank].rewind(name, keep + 1, purge_tensorboard=False)
 
     # --- What must hold
 
     @invariant()
     def readers_see_the_model(self) -> None:
+        """A reader that opens the run now sees what the model says."""
         if not self.stores:
             return
-        with cox.Store(self.folder, "run", mode="r") as store:
-            found = set(store.tables)
+        with self.open(mode="r") as store:
+            tables = set(store.tables)
             filled = {name for name, table in self.model.items() if table.nrows}
-            assert filled <= found <= filled | set(self.model), (found, filled)
+            check(filled <= tables <= filled | set(self.model), (tables, filled))
             for name in filled:
                 self.check_table(store, name, self.model[name])
 
     @invariant()
     def writers_count_their_rows(self) -> None:
+        """Each writer counts its own rows."""
         for rank, store in self.stores.items():
             for name, table in self.model.items():
-                assert store[name].nrows == len(table.of(rank))
-                assert store[name].schema.keys() >= {column for column, _, _ in table.columns}
+                check(store[name].nrows == len(table.of(rank)), f"{name} of {rank}: {store[name].nrows} rows")
+                missing = {column for column, _, _ in table.columns} - store[name].schema.keys()
+                check(not missing, f"{name} of {rank} lacks {missing}")
 
-    def check_table(self, store: cox.Store, name: str, table: Table) -> None:
+    def check_table(self, store: Any, name: str, table: Table) -> None:
+        """Check a table's columns and rows."""
         ranked = self.ranks != [None]
         names = [column for column, _, _ in table.columns]
         frame = store[name].df
-        assert list(frame) == names + ["rank"] * ranked
-        assert len(frame) == table.nrows == store[name].nrows
-        cells = cells_of(store, name)
+        check(list(frame) == names + ["rank"] * ranked, f"{name}: columns {list(frame)}")
+        check(len(frame) == table.nrows == store[name].nrows, f"{name}: {len(frame)} rows of {table.nrows}")
+        cells = self.implementation.cells(store, name)
         for rank in self.ranks:
-            rows = table.of(rank)
-            own = [at for at in range(len(frame)) if not ranked or cells["rank"][at] == rank]
-            assert len(own) == len(rows)
+            own = [i for i in range(len(frame)) if not ranked or cells["rank"][i] == rank]
+            check(len(own) == len(table.of(rank)), f"{name} of {rank}: {len(own)} rows")
             for column, kind, _ in table.columns:
-                decode = {"object": store[name].get_object, "pickle": store[name].get_pickle}.get(kind)
-                got = [cells[column][at] for at in own]
-                if decode:
-                    got = [None if cell is None else decode(cell) for cell in got]
-                want = [row.get(column) for row in rows]
-                assert list(map(bits, got)) == list(map(bits, want)), f"{name}.{column} of {rank}"
+                self.check_column(store, name, column, kind, [cells[column][i] for i in own], rank)
 
-
-def cells_of(store: cox.Store, name: str) -> dict[str, list[Any]]:
-    """A table's cells, exactly: pandas' nan would not tell a missing cell from one that holds nan."""
-    table = snapshot.read(store._run).tables[name]
-    found = {}
-    for column in table.schema:
-        values, missing = table.column(column)
-        gone = np.zeros(len(values), dtype=bool) if missing is None else missing
-        found[column.name] = [None if m else v for v, m in zip(values.tolist(), gone, strict=True)]
-    return found
-
-
-@pytest.mark.slow
-class TestRunMachine(RunMachine.TestCase):  # type: ignore[name-defined]
-    """Run by pytest."""
-
-    settings = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=STEPS,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-
-    @pytest.fixture(autouse=True)
-    def fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("fsync", "fdatasync"):  # to wait for a real disk shows nothing here
-            monkeypatch.setattr(os, name, lambda fd: None)
-        monkeypatch.setattr(writer, "FOLD_AT", 4000)
+    def check_column(
+        self, store: Any, name: str, column: str, kind: str, cells: list[Any], rank: int | None
+    ) -> None:
+        """Check a writer's cells of a column."""
+        decode = {"object": store[name].get_object, "pickle": store[name].get_pickle}.get(kind)
+        if decode:
+            cells = [None if cell is None else decode(cell) for cell in cells]
+        expected = [row.get(column) for row in self.model[name].of(rank)]
+        same = list(map(bits, cells)) == list(map(bits, expected))
+        check(same, f"{name}.{column} of {rank}: {cells} is not {expected}")

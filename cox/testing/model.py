@@ -1,8 +1,16 @@
-"""What happens in a run, as a list of operations: done to a Store, and to a plain model beside it.
+"""A model of a run: what happens in it as a list of operations, done to a store and to plain Python.
 
 Every operation takes effect by one write to the journal, so that a run that was killed, or whose disk
 failed, is either as the model was before the operation or as it was after it. All values follow from the
-operation's number: a row that was mixed up, torn or repeated is no row that the model knows.
+operation's number: a row that was mixed up, torn or repeated is not a row that the model knows.
+
+Example:
+    >>> ops = model.script(seed=1, length=60)
+    >>> session = model.Session(folder, "run", ops)
+    >>> for op in ops:
+    ...     session.apply(op)
+    >>> session.store.close()
+    >>> invariants.check_run(folder / "run", model.states(ops)[-1], closed=True)
 """
 
 from __future__ import annotations
@@ -14,16 +22,19 @@ from typing import Any
 
 import numpy as np
 
-import cox
-from cox.storage import layout
+from cox.schema import OBJECT, PICKLE
+from cox.storage import snapshot
+from cox.store import Store
 
 Rows = list[dict[str, Any]]
-#: A run's tables as plain rows. A table without rows is no part of a run, and is left out.
+#: A run's tables as plain rows: for each its columns, and its rows, with None for what is missing. A table
+#: without rows is not a part of a run, and is left out.
 State = dict[str, tuple[tuple[str, ...], Rows]]
 
+#: The tables of a script.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "results": {"step": int, "loss": float, "note": str | None},
-    "objects": {"step": int, "thing": cox.OBJECT, "file": cox.PICKLE},
+    "objects": {"step": int, "thing": OBJECT, "file": PICKLE},
     "val/scores": {"step": int, "best": bool, "text": str},
     "late": {"step": int | None, "f(x)": float, "a b": str},
 }
@@ -32,7 +43,14 @@ _COLUMN_TYPES: list[Any] = [int, float, str, bool]
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. `number` makes its values; `arg` is a count of rows or the type of a column."""
+    """One operation.
+
+    Attributes:
+        kind: 'table', 'row', 'update', 'column', 'rewind', 'fold' or 'reopen'.
+        number: Its place in the script, of which its values are made.
+        table: The table that it is done to.
+        arg: The number of rows that a rewind keeps, or the type of a column.
+    """
 
     kind: str
     number: int
@@ -41,7 +59,12 @@ class Op:
 
 
 def script(seed: int, length: int) -> list[Op]:
-    """A session of `length` operations: mostly rows, and now and then each of the others."""
+    """Make a session of `length` operations: mostly rows, and now and then each of the others.
+
+    Args:
+        seed: The same one makes the same session.
+        length: The number of operations.
+    """
     choose = random.Random(seed)
     rows: dict[str, int] = {}
     columns: dict[str, int] = {}
@@ -77,12 +100,17 @@ def script(seed: int, length: int) -> list[Op]:
 
 
 def column_name(op: Op) -> str:
-    """What the column of a 'column' operation is called."""
+    """Return the name of the column of a 'column' operation."""
     return f"late_{op.arg.__name__}"
 
 
 def cell(given: Any, number: int) -> Any:
-    """The value that an operation puts into a column of a type."""
+    """Return the value that an operation puts into a column of a type.
+
+    Args:
+        given: The type, as in a schema.
+        number: The operation's.
+    """
     mixed = (number * 0x9E3779B97F4A7C15 + 0x7F4A7C15) & 0x7FFF_FFFF_FFFF_FFFF
     if _is_nullable(given):
         given = given.__args__[0]
@@ -98,10 +126,15 @@ def cell(given: Any, number: int) -> Any:
 
 
 def row_of(schema: dict[str, Any], number: int) -> dict[str, Any]:
-    """A whole row; every other one leaves out what it may."""
+    """Return the row that an operation writes; every other one leaves out what it may.
+
+    Args:
+        schema: The table's.
+        number: The operation's.
+    """
     return {
-        name: cell(given, number + at)
-        for at, (name, given) in enumerate(schema.items())
+        name: cell(given, number + i)
+        for i, (name, given) in enumerate(schema.items())
         if number % 2 or not _is_nullable(given)
     }
 
@@ -131,44 +164,115 @@ class Model:
             del self.rows[op.table][op.arg :]
 
     def state(self) -> State:
-        """A copy of it all."""
-        made: State = {}
+        """Return a copy of it all."""
+        state: State = {}
         for name, rows in self.rows.items():
             if rows:
                 columns = tuple(self.schemas[name])
-                made[name] = (columns, [{c: row.get(c) for c in columns} for row in rows])
-        return made
+                state[name] = (columns, [{c: comparable(row.get(c)) for c in columns} for row in rows])
+        return state
 
 
 def states(ops: list[Op]) -> list[State]:
-    """What the run holds after none, one, two … of the operations."""
+    """Return what the run holds after none, one, two … of the operations."""
     model = Model()
-    made = [model.state()]
+    history = [model.state()]
     for op in ops:
         model.apply(op)
-        made.append(model.state())
-    return made
+        history.append(model.state())
+    return history
+
+
+def comparable(value: Any) -> Any:
+    """Return a value with its arrays as lists, which compare."""
+    if isinstance(value, dict):
+        return {key: comparable(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+class Stores:
+    """How stores are opened and treated: cox's own. Another implementation overrides what differs."""
+
+    def open(self, folder: Path, exp_id: str, **options: Any) -> Any:
+        """Open a run; the store has the methods of `cox.Store`.
+
+        Args:
+            folder: The folder of runs.
+            exp_id: The run.
+            options: `mode` and `rank`, as for `cox.Store`.
+        """
+        return Store(folder, exp_id, **options)
+
+    def fold(self, store: Any) -> None:
+        """Have a writer move its rows from the journal to where they stay, if there are any."""
+        store._writer.fold_if_it_helps()
+
+    def drop_rows(self, store: Any) -> None:
+        """Forget all rows that were begun with `update_row`."""
+        for name in store._tables:
+            self.drop_row(store, name)
+
+    def drop_row(self, store: Any, table: str) -> None:
+        """Forget a table's row that was begun with `update_row`."""
+        store._tables[table]._drop_working_row()
+
+    def abandon(self, store: Any) -> None:
+        """Leave a store as dead as a killed process leaves it, as far as a process can do that to itself."""
+        self.drop_rows(store)
+        store._writer.abandon()
+        store._open.is_closed = True
+
+    def is_declared(self, store: Any, table: str) -> bool:
+        """Return whether a table is a part of the run, so that it cannot be declared otherwise any more."""
+        return bool(store._tables[table]._state.in_run)
+
+    def cells(self, store: Any, table: str) -> dict[str, list[Any]]:
+        """Return a table's cells by column, None for what is missing. In a frame it would look like a nan."""
+        data = snapshot.read(store._run).tables[table]
+        cells: dict[str, list[Any]] = {}
+        for column in data.schema:
+            values, missing = data.column(column)
+            gone = [False] * len(values) if missing is None else missing.tolist()
+            cells[column.name] = [None if m else v for v, m in zip(values.tolist(), gone, strict=True)]
+        return cells
 
 
 class Session:
-    """A script that logs to a Store, begins where an earlier one stopped, and may be killed anywhere.
+    """A script that logs to a store, begins where an earlier one stopped, and may be killed anywhere.
 
     Args:
         folder: The folder of runs.
         exp_id: The run.
         ops: All operations of the script.
         done: How many of them the run has already.
-        options: For the Store.
+        stores: What opens the store.
+        options: For the store.
+
+    Attributes:
+        store: The store that is open now.
     """
 
-    def __init__(self, folder: Path, exp_id: str, ops: list[Op], done: int = 0, **options: Any) -> None:
-        self._open = lambda: cox.Store(folder, exp_id, **options)
+    def __init__(
+        self,
+        folder: Path,
+        exp_id: str,
+        ops: list[Op],
+        done: int = 0,
+        *,
+        stores: Stores | None = None,
+        **options: Any,
+    ) -> None:
+        self._stores = stores or Stores()
+        self._place, self._options = (folder, exp_id), options
         self._ops = ops
         self.store = self._open()
         self._declare(done)
 
+    def _open(self) -> Any:
+        return self._stores.open(*self._place, **self._options)
+
     def _declare(self, done: int) -> None:
-        """What a script does that was started again: declare what it declared before."""
+        """Do what a script does that was started again: declare what it declared before."""
         for op in self._ops[:done]:
             if op.kind in ("table", "column"):
                 self.apply(op)
@@ -189,55 +293,8 @@ class Session:
         elif op.kind == "rewind":
             self.store.rewind(op.table, op.arg, purge_tensorboard=False)
         elif op.kind == "fold":
-            self.store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+            self._stores.fold(self.store)
         elif op.kind == "reopen":
             self.store.close()
             self.store = self._open()
             self._declare(op.number)
-
-
-def plain_rows(store: cox.Store, name: str) -> tuple[tuple[str, ...], Rows]:
-    """A table's rows as a user gets them, with objects decoded and None for what is missing."""
-    table = store[name]
-    frame, schema = table.df, table.schema
-    assert list(frame.index) == list(range(len(frame)))
-    columns = {}
-    for column in frame:
-        values = frame[column].astype(object).where(frame[column].notna(), None).tolist()
-        decode = {cox.OBJECT: table.get_object, cox.PICKLE: table.get_pickle}.get(schema[column])
-        columns[column] = [_comparable(decode(value)) for value in values] if decode else values
-    listed = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return tuple(frame), listed
-
-
-def _comparable(value: dict[str, Any]) -> dict[str, Any]:
-    return {**value, "array": value["array"].tolist()}
-
-
-def expected(state: State) -> State:
-    """A model's state with its arrays as lists, which compare."""
-    return {
-        name: (
-            columns,
-            [{c: _comparable(v) if isinstance(v, dict) else v for c, v in row.items()} for row in rows],
-        )
-        for name, (columns, rows) in state.items()
-    }
-
-
-def observe(folder: Path, exp_id: str, **options: Any) -> State:
-    """What a reader finds in a run. Warnings are errors in this suite, damage is one of them."""
-    with cox.Store(folder, exp_id, mode="r", **options) as store:
-        found = {name: plain_rows(store, name) for name in list(store.tables)}
-    return {name: (columns, rows) for name, (columns, rows) in found.items() if rows}
-
-
-def leftovers(run: Path) -> list[str]:
-    """What a clean close must not leave: unfinished files and journals."""
-    journals = layout.RunLayout(run).journal_dir
-    return sorted(
-        str(path.relative_to(run))
-        for path in run.rglob("*")
-        if path.name.startswith(layout.TEMPORARY_PREFIX)
-        or (path.parent == journals and path.suffix != layout.NEWEST_SUFFIX)
-    )

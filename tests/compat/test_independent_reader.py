@@ -12,9 +12,9 @@ import pytest
 
 import cox
 from cox.storage import writer
+from cox.testing import model
 from tests.compat import independent_reader
 from tests.compat.comparison import assert_readers_agree, exact
-from tests.crash import workload
 
 GOLDEN = Path(__file__).with_name("golden")
 RUNS = sorted(path.parent for path in GOLDEN.glob("own/*/*/store.h5"))
@@ -47,7 +47,7 @@ def test_it_reads_whatever_a_session_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(writer, "FOLD_AT", 3000)
-    session = workload.Session(tmp_path, "run", ops := workload.script(seed, 60))
+    session = model.Session(tmp_path, "run", ops := model.script(seed, 60))
     for i, op in enumerate(ops):
         session.apply(op)
         if i % 7 == 0:
@@ -87,7 +87,7 @@ def test_it_reads_writers_that_disagree_about_a_column(tmp_path: Path) -> None:
 def test_it_reads_what_damage_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Cut off at any byte, and with bits flipped anywhere: neither reader sees more than the other."""
     monkeypatch.setattr(writer, "FOLD_AT", 1 << 30)
-    choose, session = random.Random(seed), workload.Session(tmp_path, "run", ops := workload.script(seed, 40))
+    choose, session = random.Random(seed), model.Session(tmp_path, "run", ops := model.script(seed, 40))
     for op in ops:
         if op.kind not in ("fold", "reopen"):  # so that all stands in one journal
             session.apply(op)

@@ -17,9 +17,9 @@ import cox
 from cox.collection import cache
 from cox.collection.cache import saving
 from cox.errors import TableNotFoundError
+from cox.testing import faults
 from tests import caching
-from tests.crash import seam
-from tests.crash.children import Counter, _killer, fold_often, row
+from tests.crash.children import Counter, fold_often, row
 
 
 def expect(folder: str, seconds: int, megabytes: int) -> None:
@@ -43,7 +43,7 @@ def read(folder: str) -> None:
 
 def read_and_die(folder: str, call: int, how: str) -> None:
     """The same, but die at a call to the file system, as in `log_and_die`."""
-    with seam.intercepted(_killer(call, how)):
+    with faults.intercepted(faults.Kill(call, how)):
         read(folder)
 
 

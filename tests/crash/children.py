@@ -7,10 +7,8 @@ import fcntl
 import mmap
 import os
 import resource
-import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from cox.errors import DamagedError, RunInUseError, RunNotFoundError
 from cox.integrity.repair import repair
 from cox.integrity.verify import verify
 from cox.storage import claims, layout, snapshot, writer
-from tests.crash import seam, workload
+from cox.testing import faults, model
 
 
 class Counter:
@@ -50,8 +48,8 @@ def log(folder: str, exp_id: str, seed: int, length: int, done: int, acks: str, 
     writer.FOLD_AT = fold_at
     os.fsync = os.fdatasync = lambda fd: None  # for speed: what a process wrote survives it without
     counter = Counter(Path(acks))
-    ops = workload.script(seed, length)
-    session = workload.Session(Path(folder), exp_id, ops, done)
+    ops = model.script(seed, length)
+    session = model.Session(Path(folder), exp_id, ops, done)
     for op in ops[done:]:
         session.apply(op)
         counter.value = op.number + 1
@@ -61,30 +59,9 @@ def log(folder: str, exp_id: str, seed: int, length: int, done: int, acks: str, 
 def log_and_die(
     folder: str, exp_id: str, seed: int, length: int, done: int, acks: str, fold_at: int, call: int, how: str
 ) -> None:
-    """As `log`, but die at one of the calls that change the file system: 'after' it, or 'within'.
-
-    `call` is its number, from 0, among all of them, or among those that can be half done. If there are
-    fewer, nothing happens.
-    """
-    with seam.intercepted(_killer(call, how)):
+    """As `log`, but die at one of the calls that change the file system, as `faults.Kill` has it."""
+    with faults.intercepted(faults.Kill(call, how)):
         log(folder, exp_id, seed, length, done, acks, fold_at)
-
-
-def _killer(call: int, how: str) -> seam.Handler:
-    left = call
-
-    def die(number: int, name: str, do: Callable[[], object], half: Callable[[], object] | None) -> object:
-        nonlocal left
-        if how == "within" and half is None:
-            return do()
-        left -= 1
-        if left >= 0:
-            return do()
-        (half if how == "within" and half is not None else do)()
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("unreachable")
-
-    return die
 
 
 # --- Damage
@@ -110,7 +87,7 @@ def read_in_little_memory(run: str, megabytes: int) -> None:
 def repair_and_die(run: str, call: int, how: str) -> None:
     """Repair a run, and die at a call, as in `log_and_die`."""
     os.fsync = os.fdatasync = lambda fd: None
-    with seam.intercepted(_killer(call, how)):
+    with faults.intercepted(faults.Kill(call, how)):
         repair(run)
 
 

@@ -23,8 +23,8 @@ import cox
 from cox.collection import cache
 from cox.collection.cache import Cache, files, index
 from cox.storage import fs, layout
+from cox.testing import faults
 from tests.caching import assert_same, count_reads, df, kept_at_once, make, segments_of, settle
-from tests.crash import seam
 from tests.crash.children import Counter
 from tests.crash.zygote import Zygote
 
@@ -586,7 +586,7 @@ def test_a_full_disk_at_any_call(
     saved = None if first else changed(own)
     expected = df(own, cache=False)
     back_to(own, saved)
-    calls = seam.count(lambda: df(own))
+    calls = faults.calls_of(lambda: df(own))
     assert len(calls) >= 4
     assert "new_file" in calls
     assert "rename" in calls
@@ -600,7 +600,7 @@ def test_a_full_disk_at_any_call(
                 half()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        with seam.intercepted(fail):
+        with faults.intercepted(fail):
             pd.testing.assert_frame_equal(df(own), expected)
         if name != "unlink" and how == "before":
             assert files_of(own) <= known_files(own), f"call {call}, {name}: what is full gets no fuller"

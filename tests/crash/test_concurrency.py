@@ -17,7 +17,7 @@ import pytest
 import cox
 from cox.errors import RunInUseError
 from cox.storage import claims, empty, fs, hdf5, layout
-from tests.crash import workload
+from cox.testing import invariants
 from tests.crash.children import Counter, without_locks
 from tests.crash.zygote import PATIENCE, Child, Zygote
 
@@ -64,7 +64,7 @@ def test_c20_readers_beside_a_writer_see_every_acknowledged_row_once(zygote: Zyg
     assert rows > 100
     with cox.Store(tmp_path, "run", mode="r") as store:
         assert store["t"].nrows == rows
-    assert workload.leftovers(tmp_path / "run") == []
+    assert invariants.leftovers(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("ranks", [2, 8])
@@ -107,7 +107,7 @@ def test_ranks_write_one_run_at_once(zygote: Zygote, tmp_path: Path, ranks: int)
         own = frame[frame["rank"] == rank]
         assert own["step"].tolist() == list(range(2 * rows))
         assert own["text"].tolist() == [f"{rank}/{step}" for step in range(2 * rows)]
-    assert workload.leftovers(tmp_path / "run") == [], "the last to leave folds"
+    assert invariants.leftovers(tmp_path / "run") == [], "the last to leave folds"
 
 
 def test_ranks_that_were_killed_come_back_all_at_once(zygote: Zygote, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_c24_of_many_that_open_a_new_run_at_once_one_gets_it(
                 child.join()
         finally:
             end(*children)
-        assert workload.observe(tmp_path, exp_id) == {"t": (("step",), [{"step": 0}, {"step": 1}])}
+        assert invariants.observe(tmp_path, exp_id) == {"t": (("step",), [{"step": 0}, {"step": 1}])}
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["flock", "no-flock"])
@@ -417,7 +417,7 @@ def test_a_rank_that_opens_while_another_closes_leaves_its_fold_alone(
     cox.Store(tmp_path, "run", rank=0).close()
     with cox.Store(tmp_path, "run", mode="r") as reader:
         assert sorted(reader["t"].df["rank"]) == [0, 1]
-    assert workload.leftovers(tmp_path / "run") == []
+    assert invariants.leftovers(tmp_path / "run") == []
 
 
 def test_mode_w_beside_another_rank_drops_none_of_its_rows(tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ def test_readers_and_rows_wait_for_no_lock(tmp_path: Path) -> None:
     finally:
         os.close(lock)
     store.close()
-    assert workload.observe(tmp_path, "run")["t"][1] == [{"step": step} for step in range(100)]
+    assert invariants.observe(tmp_path, "run")["t"][1] == [{"step": step} for step in range(100)]
 
 
 def test_readers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,4 +583,4 @@ def test_a_forked_child_leaves_its_parents_run_alone(run: Callable[..., list[str
     with cox.Store(tmp_path, "run", mode="r") as store:
         assert store["t"].df["step"].tolist() == list(range(5))
         assert store["own"].df["a"].tolist() == [1]
-    assert workload.leftovers(tmp_path / "run") == []
+    assert invariants.leftovers(tmp_path / "run") == []

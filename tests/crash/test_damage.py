@@ -34,7 +34,7 @@ from cox.integrity.repair import Repair, repair
 from cox.integrity.verify import runs_at, verify
 from cox.storage import empty, journal, layout, snapshot
 from cox.storage.hdf5 import writing
-from tests.crash import workload
+from cox.testing import invariants
 from tests.crash.zygote import Zygote
 
 #: Bits of store.h5 to flip, in files of which every bit would take too long. More of them is the long form:
@@ -95,7 +95,7 @@ def read_quickly(folder: Path) -> Read:
 
 
 def rows_of(store: cox.Store, name: str) -> Rows:
-    columns, rows = workload.plain_rows(store, name)
+    columns, rows = invariants.plain_rows(store, name)
     return [tuple(row[column] for column in columns) for row in rows]
 
 
@@ -445,7 +445,7 @@ def test_a_damaged_store_h5_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="store.h5"):
         cox.Store(tmp_path, "run")
     assert path.read_bytes() == bytes(data)
-    assert workload.leftovers(tmp_path / "run") == []
+    assert invariants.leftovers(tmp_path / "run") == []
 
 
 def test_rows_of_a_journal_outlive_a_lost_store_h5(tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ import cox
 from cox.errors import CoxError, RowError, StorageError, StorageWarning
 from cox.storage import fs, layout, writer
 from cox.tensorboard.eventfile import EventFile
-from tests.crash import seam, workload
+from cox.testing import faults, invariants, model
 from tests.crash.test_sigkill import SHORT, a_bit_of_everything
 
-OPS = workload.script(a_bit_of_everything(), SHORT)
-STATES = [workload.expected(state) for state in workload.states(OPS)]
+OPS = model.script(a_bit_of_everything(), SHORT)
+STATES = model.states(OPS)
 #: Folds now and then by itself.
 FOLD_AT = 1500
 
@@ -37,47 +37,20 @@ FOLD_AT = 1500
 @pytest.fixture(autouse=True)
 def small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "FOLD_AT", FOLD_AT)
-    for name in ("fsync", "fdatasync"):  # the seam fails these; to wait for a real disk shows nothing here
+    for name in ("fsync", "fdatasync"):  # `faults` fails these; to wait for a real disk shows nothing here
         monkeypatch.setattr(os, name, lambda fd: None)
 
 
-class Disk:
-    """Fails the calls that it is told to.
-
-    Args:
-        fails: Which: called with a call's number and name.
-        code: With which error.
-        how: 'before' doing anything, or when 'half' of it is done.
-    """
-
-    def __init__(self, fails: Callable[[int, str], bool], code: int, how: str = "before") -> None:
-        self.fails, self.code, self.how = fails, code, how
-        self.failed: list[str] = []
-        self._short = False
-
-    def __call__(self, number: int, name: str, do: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
-        if not self._short and not self.fails(number, name):
-            return do()
-        self.failed.append(name)
-        if self.how == "half" and half is not None and not self._short:
-            done = half()
-            if name == "pwrite":  # a short write is no error; the next call tells what is wrong
-                self._short = True
-                return done
-        self._short = False
-        raise OSError(self.code, os.strerror(self.code))
-
-
-def run_session(folder: Path, disk: Disk, **options: Any) -> list[CoxError]:
+def run_session(folder: Path, disk: faults.Failure, **options: Any) -> list[CoxError]:
     """The session, with each operation tried again after it failed. Returns the errors."""
     errors: list[CoxError] = []
-    session: workload.Session | None = None
+    session: model.Session | None = None
     done = looked = 0
     while done < len(OPS):
         op = OPS[done]
         try:
             if session is None:
-                session = workload.Session(folder, "run", OPS, done, **options)
+                session = model.Session(folder, "run", OPS, done, **options)
             session.apply(op)
         except CoxError as error:
             errors.append(error)
@@ -98,17 +71,17 @@ def run_session(folder: Path, disk: Disk, **options: Any) -> list[CoxError]:
     return errors
 
 
-def assert_run_is(folder: Path, state: workload.State, *, new: bool = False) -> None:
+def assert_run_is(folder: Path, state: model.State, *, new: bool = False) -> None:
     if new:
         assert list(folder.iterdir()) == [], "a run that could not be made leaves nothing"
     else:
-        assert workload.observe(folder, "run") == state
+        assert invariants.observe(folder, "run") == state
 
 
 def calls_of_a_session(folder: Path, **options: Any) -> list[str]:
     folder.mkdir()
-    never = Disk(lambda *_: False, 0)
-    with seam.intercepted(never) as names:
+    never = faults.Failure(lambda *_: False, 0)
+    with faults.intercepted(never) as names:
         run_session(folder, never, **options)
     return names
 
@@ -138,25 +111,25 @@ def test_every_call_may_fail(
 ) -> None:
     calls = calls_of_a_session(tmp_path / "whole", **options)
     assert len(calls) > 60
-    expected = {*seam.FUNCTIONS, "pwrite", "new_file", "write store.h5"}
+    expected = {*faults.FUNCTIONS, "pwrite", "new_file", "write store.h5"}
     assert set(calls) >= (expected if options else expected - {"sync_data"})
     for number, name in enumerate(calls):
         folder = tmp_path / f"{number}"
         folder.mkdir()
         caplog.clear()
-        disk = Disk(lambda at, _, number=number: at == number, code, how)
-        with caplog.at_level(logging.WARNING, logger="cox"), seam.intercepted(disk):
+        disk = faults.Failure(lambda at, _, number=number: at == number, code, how)
+        with caplog.at_level(logging.WARNING, logger="cox"), faults.intercepted(disk):
             errors = run_session(folder, disk, **options)
         assert disk.failed, name
         for error in errors:
             check_error(error, folder, code)
         if not errors and name in ("write store.h5", "sync_file", "rename"):
             assert str(folder) in caplog.text, f"{name} failed, and nobody was told"
-        assert workload.observe(folder, "run") == STATES[-1], f"{name}, call {number}"
+        assert invariants.observe(folder, "run") == STATES[-1], f"{name}, call {number}"
         with cox.Store(folder, "run") as store:
             assert set(store.tables) == set(STATES[-1])
-        assert workload.observe(folder, "run") == STATES[-1]
-        assert workload.leftovers(folder / "run") == [], f"{name}, call {number}"
+        assert invariants.observe(folder, "run") == STATES[-1]
+        assert invariants.leftovers(folder / "run") == [], f"{name}, call {number}"
 
 
 @pytest.mark.parametrize("name", ["pwrite", "sync_data", "rename", "sync_file", "write store.h5", "new_file"])
@@ -164,8 +137,8 @@ def test_a_disk_that_stays_full_for_a_while(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     full = False
-    disk = Disk(lambda _, called: full and called == name, errno.ENOSPC)
-    with seam.intercepted(disk), caplog.at_level(logging.CRITICAL, logger="cox"):
+    disk = faults.Failure(lambda _, called: full and called == name, errno.ENOSPC)
+    with faults.intercepted(disk), caplog.at_level(logging.CRITICAL, logger="cox"):
         store = cox.Store(tmp_path, "run", sync="row")
         store.add_table("t", {"step": int, "file": cox.PICKLE})
         stored = []
@@ -192,7 +165,7 @@ def test_a_disk_that_stays_full_for_a_while(
 @pytest.mark.parametrize("way", ["append_row", "update_row and flush_row", "log_table_and_tb"])
 def test_on_error_warn_goes_on_without_the_rows_that_are_refused(tmp_path: Path, name: str, way: str) -> None:
     full = False
-    disk = Disk(lambda _, called: full and called == name, errno.ENOSPC)
+    disk = faults.Failure(lambda _, called: full and called == name, errno.ENOSPC)
 
     def session() -> int:
         nonlocal full
@@ -215,7 +188,7 @@ def test_on_error_warn_goes_on_without_the_rows_that_are_refused(tmp_path: Path,
         store.close()
         return store.not_stored
 
-    with seam.intercepted(disk), pytest.warns(StorageWarning) as told:
+    with faults.intercepted(disk), pytest.warns(StorageWarning) as told:
         lost = session()
     needed = {"t": True, "numbers": name in ("pwrite", "sync_data")}
     assert lost == 20 * sum(needed.values())
@@ -270,16 +243,16 @@ def test_a_failing_fold_keeps_the_journal_and_says_so(
 ) -> None:
     store = cox.Store(tmp_path, "run")
     store.add_table("t", {"step": int}).append_row({"step": 1})
-    disk = Disk(lambda _, name: name == "write store.h5", errno.ENOSPC, "half")
-    with seam.intercepted(disk), caplog.at_level(logging.WARNING, logger="cox"):
+    disk = faults.Failure(lambda _, name: name == "write store.h5", errno.ENOSPC, "half")
+    with faults.intercepted(disk), caplog.at_level(logging.WARNING, logger="cox"):
         store.close()
     assert str(tmp_path / "run") in caplog.text
     assert "No space left" in caplog.text
     assert len(list(layout.RunLayout(tmp_path / "run").journal_dir.glob("*.log"))) == 1
-    assert workload.leftovers(tmp_path / "run")[0].startswith(".cox/journal/"), "and nothing else"
+    assert invariants.leftovers(tmp_path / "run")[0].startswith(".cox/journal/"), "and nothing else"
     with cox.Store(tmp_path, "run") as store:
         assert store["t"].df["step"].tolist() == [1]
-    assert workload.leftovers(tmp_path / "run") == []
+    assert invariants.leftovers(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize(
@@ -340,24 +313,24 @@ def test_a_row_that_could_not_be_synced_is_no_row(tmp_path: Path) -> None:
     store = cox.Store(tmp_path, "run", sync="row")
     store.add_table("t", {"step": int}).append_row({"step": 0})
     later = store.add_table("a table with a long name", {"x": float, "y": str})
-    disk = Disk(lambda _, name: name == "sync_data", errno.EIO)
-    with seam.intercepted(disk):
+    disk = faults.Failure(lambda _, name: name == "sync_data", errno.EIO)
+    with faults.intercepted(disk):
         with pytest.raises(StorageError):
             later.append_row({"x": 0.0, "y": "a long text, longer than the next record"})
         with pytest.raises(StorageError):
             store["t"].append_row({"step": 99})
         with pytest.raises(StorageError):
             store.rewind("t", 0, purge_tensorboard=False)
-    assert workload.observe(tmp_path, "run")["t"][1] == [{"step": 0}]
+    assert invariants.observe(tmp_path, "run")["t"][1] == [{"step": 0}]
     store["t"].append_row({"step": 1})
-    assert set(workload.observe(tmp_path, "run")) == {"t"}
+    assert set(invariants.observe(tmp_path, "run")) == {"t"}
     store._writer.fold_if_it_helps()  # type: ignore[union-attr]
     for step in (2, 3):
         store["t"].append_row({"step": step})
     store.rewind("t", 3, purge_tensorboard=False)
     store["t"].append_row({"step": 4})
     store.close()
-    assert workload.observe(tmp_path, "run") == {"t": (("step",), [{"step": s} for s in (0, 1, 2, 4)])}
+    assert invariants.observe(tmp_path, "run") == {"t": (("step",), [{"step": s} for s in (0, 1, 2, 4)])}
 
 
 def test_an_interrupted_write_is_taken_back(tmp_path: Path) -> None:
@@ -372,16 +345,16 @@ def test_an_interrupted_write_is_taken_back(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return done
 
-    with seam.intercepted(interrupt), pytest.raises(KeyboardInterrupt):
+    with faults.intercepted(interrupt), pytest.raises(KeyboardInterrupt):
         table.append_row({"step": 1, "text": "a long text, and so a long record"})
     table.append_row({"step": 2, "text": ""})
     store._writer.fold_if_it_helps()  # type: ignore[union-attr]
     table.append_row({"step": 3, "text": ""})
-    with seam.intercepted(interrupt), pytest.raises(KeyboardInterrupt):
+    with faults.intercepted(interrupt), pytest.raises(KeyboardInterrupt):
         store.rewind("t", 0, purge_tensorboard=False)
     table.append_row({"step": 4, "text": ""})
     store.close()
-    _, rows = workload.observe(tmp_path, "run")["t"]
+    _, rows = invariants.observe(tmp_path, "run")["t"]
     assert [row["step"] for row in rows] == [0, 2, 3, 4]
 
 
@@ -468,7 +441,7 @@ def test_a_really_full_disk(small_disk: Path, caplog: pytest.LogCaptureFixture) 
         store["t"].append_row({"step": -1, "noise": ""})
     with cox.Store(small_disk, "run", mode="r") as reader:
         assert reader["t"].df["step"].tolist() == [*steps, -1]
-    assert workload.leftovers(small_disk / "run") == []
+    assert invariants.leftovers(small_disk / "run") == []
 
 
 def test_a_run_that_finds_the_disk_full_leaves_no_half_of_it(small_disk: Path) -> None:
@@ -528,7 +501,7 @@ def test_a_folder_that_turns_read_only(tmp_path: Path, read_only: Callable[[Path
         assert table.df["step"].tolist() == [1]
     table.append_row({"step": 2})
     store.close()
-    assert workload.observe(tmp_path / "runs", "run")["t"][1] == [{"step": 1}, {"step": 2}]
+    assert invariants.observe(tmp_path / "runs", "run")["t"][1] == [{"step": 1}, {"step": 2}]
 
 
 def test_a_folder_below_a_file(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from cox.storage.hdf5 import content, reading, writing
 from cox.storage.journal import format as journal_format
 from cox.storage.journal import writing as journal_writing
 from cox.store import cells, table, working_row
-from tests.crash import workload
+from cox.testing import invariants
 
 #: Of the many calls that a fold makes, one in so many is interrupted.
 STRIDE = int(os.environ.get("COX_STRIDE", "13"))
@@ -261,4 +261,4 @@ def test_ctrl_c_in_the_middle_of_a_fold_costs_nothing(tmp_path: Path) -> None:
     with cox.Store(tmp_path, "run", mode="r") as reader:
         assert reader["t"].df["step"].tolist() == list(range(point))
     cox.Store(tmp_path, "run").close()  # and what was not finished is swept up
-    assert workload.leftovers(tmp_path / "run") == []
+    assert invariants.leftovers(tmp_path / "run") == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from cox.integrity.repair import Repair, repair
 from cox.integrity.verify import verify
 from cox.storage import layout
 from cox.storage.hdf5 import writing
-from tests.crash import seam
+from cox.testing import faults
 from tests.crash.test_damage import Read, contents, folded_run, is_subsequence, read, read_quickly
 from tests.crash.zygote import Zygote
 
@@ -441,15 +440,7 @@ def test_a_disk_that_fails_at_any_call_loses_nothing(tmp_path: Path, how: str) -
 
     def attempt(folder: Path, failing: int) -> tuple[Repair | None, list[str]]:
         shutil.copytree(run.root, folder / "run")
-
-        def disk(number: int, name: str, do: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
-            if number != failing:
-                return do()
-            if how == "half" and half is not None:
-                half()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        with seam.intercepted(disk) as names:
+        with faults.intercepted(faults.Failure.at(failing, errno.ENOSPC, how)) as names:
             try:
                 return repair(folder / "run"), names
             except StorageError as error:

@@ -18,10 +18,9 @@ import pandas as pd
 import pytest
 import tables
 
-import cox
 from cox.storage import layout
+from cox.testing import invariants, model
 from tests.compat import comparison
-from tests.crash import workload
 from tests.crash.children import Counter
 from tests.crash.zygote import PATIENCE, Child, Zygote
 
@@ -48,7 +47,7 @@ class Victim:
         self.run = layout.RunLayout(folder / "run")
         self.acks = Counter(folder / "acks")
         self.done = 0
-        self.history = [workload.expected(state) for state in workload.states(workload.script(seed, length))]
+        self.history = model.states(model.script(seed, length))
         self._zygote = zygote
         self._args = (str(folder), "run", seed, length)
 
@@ -70,13 +69,13 @@ class Victim:
         if not self.run.store_file.exists() and acknowledged == 0:
             return  # it was killed while it made the directory
         assert self.run.store_file.exists()
-        found = workload.observe(self.folder, "run")
+        found = invariants.observe(self.folder, "run")
         allowed = self.history[acknowledged : acknowledged + 2]
         assert found in allowed, f"seed {SEED}, after {acknowledged} operations"
         self.done = acknowledged + allowed.index(found)
         comparison.assert_readers_agree(self.run.root)
         if thoroughly:
-            assert_readers_agree(self.folder, found)
+            invariants.check_readers_agree(self.run.root, found)
             assert_is_a_store_file(self.run.store_file, self.history[: self.done + 1])
 
     def finish(self) -> None:
@@ -84,26 +83,16 @@ class Victim:
         self.start().join()
         assert self.acks.value == len(self.history) - 1
         self.check(thoroughly=False)
-        assert workload.leftovers(self.run.root) == []
+        assert invariants.leftovers(self.run.root) == []
         assert_is_a_store_file(self.run.store_file, self.history[-1:])
 
 
-def steps(rows: workload.Rows) -> list[float | None]:
+def steps(rows: model.Rows) -> list[float | None]:
     """Which rows these are: every row has a step of its own."""
     return [None if row["step"] is None else float(row["step"]) for row in rows]
 
 
-def assert_readers_agree(folder: Path, state: workload.State) -> None:
-    """A CollectionReader sees what a Store sees."""
-    with cox.CollectionReader(folder, log_warnings=False) as reader:
-        for name, (columns, rows) in state.items():
-            frame = reader.df(name)
-            assert tuple(frame) == (*columns, "exp_id")
-            found = frame["step"].astype(object).where(frame["step"].notna(), None).tolist()
-            assert steps([{"step": step} for step in found]) == steps(rows)
-
-
-def assert_is_a_store_file(path: Path, history: list[workload.State]) -> None:
+def assert_is_a_store_file(path: Path, history: list[model.State]) -> None:
     """h5py, PyTables and pandas open the file, and it is as the run was at one time."""
     with h5py.File(path, "r") as opened:
         opened.visititems(lambda _, item: item[()] if isinstance(item, h5py.Dataset) else None)
@@ -169,7 +158,7 @@ KINDS = {"table", "row", "update", "column", "rewind", "fold", "reopen"}
 def a_bit_of_everything() -> int:
     """The first seed whose short session has every kind of operation, and objects."""
     for seed in range(1_000_000):
-        ops = workload.script(seed, SHORT)
+        ops = model.script(seed, SHORT)
         if {op.kind for op in ops} == KINDS and {op.table for op in ops} >= {"results", "objects"}:
             return seed
     raise AssertionError

@@ -93,6 +93,12 @@ def test_c28_walkthrough_resuming(read) -> None:
     assert list(night["steps"].df["step"]) == list(range(60))
 
 
+def test_testing(read) -> None:
+    directory = read(ROOT / "docs/TESTING.md")
+    assert len(list(directory.glob("full-*"))) > 20
+    assert len(list(directory.glob("killed-*"))) > 3
+
+
 def test_every_walkthrough_is_in_the_index() -> None:
     index = (ROOT / "walkthroughs/README.md").read_text(encoding="utf-8")
     assert WALKTHROUGHS

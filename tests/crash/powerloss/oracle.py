@@ -28,8 +28,8 @@ from cox.objects.trust import Place, Trust, place_of
 from cox.schema import Column
 from cox.storage import hdf5, layout, snapshot
 from cox.storage.columns import TableData
+from cox.testing import invariants, model
 from tests.compat import comparison
-from tests.crash import workload
 from tests.crash.powerloss.sessions import Author, Row, Stage, State, use_configuration
 from tests.crash.powerloss.trace import Fates, Trace, lay_out
 
@@ -146,14 +146,14 @@ def check_going_on(folder: Path, found: Found | None) -> None:
         store.add_table("new", {"n": int, "file": cox.PICKLE})
         for name, table in store.tables.items():
             schema = table.schema
-            row = workload.row_of(schema, 1_000_000)  # an even number leaves out what may be
+            row = model.row_of(schema, 1_000_000)  # an even number leaves out what may be
             table.append_row(row)
             expected.setdefault(name, []).append({c: _comparable(row.get(c)) for c in schema})
     again = read(folder)
     assert again is not None
     assert again.warnings == [], "what was lost has been said, and is done with"
     assert {name: rows for name, rows in again.rows.items() if rows} == expected
-    left = [name for name in workload.leftovers(folder / "run") if not name.endswith(".damaged")]
+    left = [name for name in invariants.leftovers(folder / "run") if not name.endswith(".damaged")]
     assert left == []
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import cox
 from cox.storage import hdf5, layout, open_writers, writer
-from tests.crash import workload
+from cox.testing import model
 from tests.crash.powerloss.recorder import Recorder
 
 #: Where the secret lies that objects are signed with.
@@ -206,7 +206,7 @@ class Author:
 
     def _values(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         number = self._stage.next_number()
-        return {**workload.row_of(self._schemas[name], number), **given, "n": number}
+        return {**model.row_of(self._schemas[name], number), **given, "n": number}
 
     def _flushed(self, name: str, values: dict[str, Any]) -> None:
         rows = self.now.rows[name]
