@@ -43,13 +43,11 @@ class Journal:
         while 0 <= (i := data.find(b"\xc0\xc5", i)) <= len(data) - 10:
             length, checksum = struct.unpack_from("<II", data, i + 2)
             payload = data[i + 10 : i + 10 + length]
-            if len(payload) == length and zlib.crc32(payload, self.salt) == checksum:
+            whole = len(payload) == length and zlib.crc32(payload, self.salt) == checksum
+            if whole:
                 records.append(msgspec.msgpack.decode(payload))
-                i += 10 + length
-            else:
-                i += 1  # damaged, or not finished: the next mark may be that of a whole record
-        header = next((record for record in records if isinstance(record, dict)), {})
-        self.run, self.after = header.get("run"), header.get("after")
+            i += 10 + length if whole else 1  # if not, the next mark may be that of a whole record
+        self.run, self.after = next(((r["run"], r["after"]) for r in records if type(r) is dict), (None,) * 2)
         self.records = [record for record in records if isinstance(record, list)]
         self.first, self.end = (self.records[0][1], self.records[-1][1] + 1) if self.records else (0, 0)
 
@@ -103,12 +101,12 @@ def replay(tables: dict[str, Table], writer: str, chain: list[tuple[Journal, int
 
 def read_table(file: h5py.File, name: str, said: dict, writers: dict) -> Table:
     dataset, table, rows = file[f"{name}/table"], Table(), defaultdict(dict)
-    data = np.empty(dataset.shape, dataset.dtype)  # read as it is stored: h5py would end a text at a NUL
-    dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, data, dataset.id.get_type())
+    data, n = np.empty(dataset.shape, dataset.dtype), len(dataset)
+    dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, data, dataset.id.get_type())  # else a NUL ends a text
     for i, (column, kind, nullable) in enumerate(said["columns"]):
         table.declare(column, kind, nullable)
-        (place, j), of, n = said["places"][i], f"_cox/{said.get('number')}", len(data)
-        zone = "Z" if i in said.get("zoned", []) else ""
+        (place, j), of = said["places"][i], f"_cox/{said.get('number')}"
+        zone = "Z" * (i in said.get("zoned", ()))
         missing = np.unpackbits(file[at][()], count=n) if (at := f"{of}/missing_{i}") in file else [0] * n
         exact = dict(msgspec.msgpack.decode(bytes(file[at][()]))) if (at := f"{of}/exact_{i}") in file else {}
         for k, cell in enumerate((data[place] if j < 0 else data[place][:, j]).tolist()):
