@@ -23,9 +23,9 @@ def assert_readers_agree(run: Path) -> dict[str, Contents]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamageWarning)
         independent, ours = read_independently(run), read_with_cox(run)
-    assert list(independent) == list(ours)
+    assert list(independent) == list(ours), "tables"
     for name, (columns, rows) in independent.items():
-        assert list(columns.items()) == list(ours[name][0].items()), name
+        assert list(columns.items()) == list(ours[name][0].items()), f"columns of {name!r}"
         assert rows == ours[name][1], f"table {name!r}"
     return independent
 

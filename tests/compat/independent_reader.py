@@ -130,7 +130,7 @@ def read(run: Path) -> dict[str, Table]:
                 tables[name] = read_table(file, name, said, store["writers"])
     said = json.loads(next((path.read_text() for path in run.glob(".cox/run.json")), "{}")).get("id")
     life = store.get("id") or max(((j.size, j.run) for j in journals if j.run), default=(0, None))[1]
-    if said in {store.get("id"), *(j.run for j in journals if not j.after or "id" not in store)}:
+    if said and said in {store.get("id"), *(j.run for j in journals if not j.after or "id" not in store)}:
         life = said
     if store.get("id") not in (None, life):
         store, tables = {"writers": {}}, defaultdict(Table)

@@ -101,3 +101,21 @@ def test_it_reads_what_damage_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert_readers_agree(tmp_path / "run")
     path.write_bytes(whole)
     session.store.close()
+
+
+def test_it_reads_a_run_whose_run_file_and_header_are_lost(tmp_path: Path) -> None:
+    """Then nothing but the store file says which run it is."""
+    store = cox.Store(tmp_path, "run")
+    table = store.add_table("t", {"n": int})
+    for n in range(3):
+        table.append_row({"n": n})
+    store._writer.fold_if_it_helps()  # type: ignore[union-attr]
+    table.append_row({"n": 3})
+    (path,) = (tmp_path / "run" / ".cox" / "journal").glob("*.log")
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "run" / ".cox" / "run.json").unlink()
+    _, rows = assert_readers_agree(tmp_path / "run")["t"]
+    assert rows == [((int, n),) for n in range(4)]
+    store._writer.abandon()  # type: ignore[union-attr]
