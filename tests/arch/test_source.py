@@ -60,3 +60,14 @@ def test_validation_is_no_assert_and_nothing_goes_to_a_shell(path: Path) -> None
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (ROOT / "cox" / "py.typed").is_file()
+
+
+UNIT = ROOT / "tests" / "unit"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(UNIT.rglob("test_*.py")), ids=lambda path: str(path.relative_to(UNIT))
+)
+def test_a_unit_test_stands_where_its_module_or_package_does(path: Path) -> None:
+    place = ROOT / "cox" / path.relative_to(UNIT).parent / path.stem.removeprefix("test_")
+    assert place.is_dir() or place.with_suffix(".py").is_file()

@@ -1,7 +1,8 @@
 """Runs made by an enemy: to run code, to read or write elsewhere, to eat memory or time. None gets its way.
 
-What pickles can do is in tests/unit/test_plain.py and test_objects.py, what names can do to a terminal or a
-shell in tests/cli. Here are whole files: HDF5 and journals. Each is read in a process with little memory.
+What pickles can do is in tests/unit/test_safe_pickle.py and objects/test_codec.py, what names can do to a
+terminal or a shell in tests/cli. Here are whole files: HDF5 and journals. Each is read in a process with
+little memory.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from scipy import stats
 from cox.analysis.plotting import plot, thinned
 from cox.errors import ColumnNotFoundError, CompareError, MissingExtraError, StorageError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def table(**runs: tuple[Iterable[Any], Iterable[Any]]) -> pd.DataFrame:

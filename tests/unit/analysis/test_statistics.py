@@ -23,7 +23,7 @@ from cox.analysis.shown import STATISTICS
 from cox.analysis.statistics import compare, diff
 from cox.errors import ColumnNotFoundError, CompareError, MissingExtraError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def table(**runs: list[Any]) -> pd.DataFrame:
