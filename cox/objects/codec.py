@@ -51,7 +51,7 @@ _IN_MEMORY = 1 << 24
 #: Larger ones even then are copied to a file without a name.
 _PRIVATE_IN_MEMORY = 1 << 28
 #: What is not plain data is rebuilt once when it is stored, unless it has more bytes than this.
-_TRIED_BYTES = 1 << 20
+_TRIED_BYTES = 1 << 24
 
 
 def to_bytes(obj: Any, origin: Origin) -> bytes:
