@@ -16,11 +16,17 @@ from cox.errors import DamagedError
 
 Array = npt.NDArray[Any]
 
-#: How a field of the store file, and pandas, hold them. A missing one is NaT.
+#: How pandas holds them. A missing one is NaT.
 DTYPE = np.dtype("<M8[us]")
+#: How a field of the store file does: before its version 3, pandas takes whatever is there for nanoseconds.
+STORED = np.dtype("<M8[ns]")
 _NAIVE, _ZONED = 26, 27
 _MARKS = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":", 19: "."}
 _DIGITS = [i for i in range(_NAIVE) if i not in _MARKS]
+_FIRST_STORED, _LAST_STORED = (
+    np.datetime64(-(2**63) // 1000 + 1, "us"),
+    np.datetime64((2**63 - 1) // 1000, "us"),
+)
 _FIRST, _LAST = np.datetime64("0001-01-01T00:00:00", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 
 
@@ -75,7 +81,9 @@ def encode(times: Array, *, zoned: bool) -> Array:
 
 
 def zone_of(parts: Sequence[tuple[Array, Array | None]]) -> bool | None:
-    """Whether all times of a column have a zone, or none has; None if some have, or a cell is not a time.
+    """Whether all times of a column have a zone, or none has.
+
+    None if some have, a cell is not a time, or one is out of the years 1678 to 2261, which `STORED` has.
 
     Args:
         parts: Cells and which of them are missing, as for `decode`.
@@ -85,6 +93,8 @@ def zone_of(parts: Sequence[tuple[Array, Array | None]]) -> bool | None:
         try:
             times, zoned = decode(texts, missing)
         except ValueError:
+            return None
+        if ((times < _FIRST_STORED) | (times > _LAST_STORED)).any():
             return None
         found.update(np.unique(zoned[~np.isnat(times)]).tolist())
     return None if len(found) > 1 else found == {True}

@@ -106,12 +106,12 @@ def read_table(file: h5py.File, name: str, said: dict, writers: dict) -> Table:
     for i, (column, kind, nullable) in enumerate(said["columns"]):
         table.declare(column, kind, nullable)
         (place, j), of = said["places"][i], f"_cox/{said.get('number')}"
-        zone = "Z" * (i in said.get("zoned", ()))
         missing = np.unpackbits(file[at][()], count=n) if (at := f"{of}/missing_{i}") in file else [0] * n
         exact = dict(msgspec.msgpack.decode(bytes(file[at][()]))) if (at := f"{of}/exact_{i}") in file else {}
         for k, cell in enumerate((data[place] if j < 0 else data[place][:, j]).tolist()):
-            time = f"{np.datetime64(cell, 'us')}{zone}" if kind == "datetime" and type(cell) is int else cell
-            text = cell.decode() if isinstance(cell, bytes) else time
+            if kind == "datetime" and type(cell) is int:
+                cell = f"{np.datetime64(cell // 1000, 'us')}{'Z' * (i in said.get('zoned', ()))}"
+            text = cell.decode() if isinstance(cell, bytes) else cell
             rows[k][column] = None if missing[k] else exact.get(k, text)
     ranked = any(state["rows"].get(name) for writer, state in writers.items() if writer != "main")
     for row in rows.values():

@@ -177,7 +177,7 @@ def test_a_program_that_appends_with_pandas_is_read(tmp_path: Path) -> None:
     write(tmp_path, "run", [ZONED] * 3)
     file = tmp_path / "run" / "store.h5"
     with pd.HDFStore(file, "a") as stored:
-        more = stored["t"].iloc[:2].assign(done=pd.to_datetime([pd.NaT, ZONED], utc=True).as_unit("us"))
+        more = stored["t"].iloc[:2].assign(done=pd.to_datetime([pd.NaT, ZONED], utc=True).as_unit("ns"))
         stored.append("t", more, data_columns=True, index=False)
     for frame in frames(tmp_path, "run"):
         assert frame["at"].tolist() == [ZONED] * 5
@@ -380,14 +380,24 @@ def test_a_cell_that_is_not_a_time_is_damage_and_not_a_time(text: str) -> None:
         assert moments.zone_of([(cells, None)]) is None
 
 
-def test_a_time_that_no_column_holds_is_damage_wherever_it_comes_from(tmp_path: Path) -> None:
-    write(tmp_path, "run", [NAIVE] * 3)
-    file = tmp_path / "run" / "store.h5"
-    with pd.HDFStore(file, "a") as stored:
-        more = stored["t"].iloc[:1].assign(at=np.array([2**62], dtype="M8[us]"))
-        stored.append("t", more, data_columns=True, index=False)
-    with Store(tmp_path, "run", mode="r") as store, pytest.raises(DamagedError, match="years 1 to 9999"):
-        store["t"].df  # noqa: B018
+def test_a_time_that_no_column_holds_is_damage_wherever_it_comes_from() -> None:
+    with pytest.raises(DamagedError, match="years 1 to 9999"):
+        moments.encode(np.array([2**62], dtype="M8[us]"), zoned=False)
+
+
+@pytest.mark.parametrize(
+    "far", [dt.datetime(1677, 9, 21), dt.datetime(2262, 4, 12), dt.datetime.min, dt.datetime.max]
+)
+def test_a_time_that_pandas_file_cannot_hold_makes_its_column_text_there(
+    tmp_path: Path, far: dt.datetime
+) -> None:
+    write(tmp_path, "near", [NAIVE] * 3)
+    write(tmp_path, "far", [NAIVE, far, NAIVE])
+    near, other = (pd.read_hdf(tmp_path / name / "store.h5", "t")["at"] for name in ("near", "far"))
+    assert near.tolist() == [NAIVE] * 3 and near.dtype == "datetime64[ns]"
+    assert other.tolist() == [f"{time:%4Y-%m-%dT%H:%M:%S.%f}".rjust(26, "0") for time in (NAIVE, far, NAIVE)]
+    for frame in frames(tmp_path, "far"):
+        assert frame["at"].tolist() == [NAIVE, far, NAIVE] and frame["at"].dtype == "datetime64[us]"
 
 
 def test_what_is_left_of_a_damaged_file_has_its_times(tmp_path: Path) -> None:

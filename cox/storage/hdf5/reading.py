@@ -399,7 +399,7 @@ def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]], zoned:
     for column, (name, at) in zip(schema, places, strict=True):
         values = rows[name] if at < 0 else rows[name][:, at]
         if column.traits.is_time and values.dtype == np.int64:
-            times = values.astype(np.int64).view(moments.DTYPE)
+            times = values.astype(np.int64).view(moments.STORED).astype(moments.DTYPE)
             values = moments.encode(times, zoned=column.name in zoned)
             if (gone := np.isnat(times)).any():
                 part.missing[column.name] = gone

@@ -189,10 +189,10 @@ def _stored_dtype(
 ) -> np.dtype[Any]:
     """A column's dtype in the file: as pandas has it, which knows missing numbers as nan only.
 
-    Times of which only some have a zone are no column of pandas': they stay text.
+    Times of which only some have a zone, or that are too far away, are no column of pandas': they stay text.
     """
     if zones.get(column.name) is not None:
-        return moments.DTYPE
+        return moments.STORED
     if is_text(column):
         return np.dtype(f"S{max(1, _text_width(table, column, placeholder))}")
     if any(is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
@@ -332,7 +332,8 @@ def _stored_values(part: Part, column: Column, base: np.dtype[Any], placeholder:
             texts = np.where(mask, placeholder, texts)
         return np.array([text.encode() for text in texts], dtype=base)
     if base.kind == "M":
-        return moments.decode(values_of(part, column) if array is None else array, mask)[0]
+        times = moments.decode(values_of(part, column) if array is None else array, mask)[0]
+        return times.astype(moments.STORED)
     values = values_of(part, column)
     return np.where(mask, np.nan, values) if missing else values
 

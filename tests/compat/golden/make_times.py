@@ -25,7 +25,13 @@ NAIVE = [
     dt.datetime(1969, 12, 31, 23, 59, 59, 999999),
 ]
 ZONED = [time.replace(tzinfo=dt.timezone.utc) for time in NAIVE]
-TABLES = {"naive": NAIVE, "zoned": ZONED, "both": [NAIVE[0], ZONED[0], NAIVE[1], ZONED[1]]}
+TABLES = {
+    "naive": NAIVE,
+    "zoned": ZONED,
+    "both": [NAIVE[0], ZONED[0], NAIVE[1], ZONED[1]],
+    "near": [NAIVE[0], NAIVE[3]],  # these two pandas has as times in the file, those before as text
+    "near and zoned": [ZONED[0], ZONED[3]],
+}
 
 
 def fill(folder: Path, exp_id: str) -> None:
