@@ -529,7 +529,7 @@ MUTANTS = [
     Mutant(
         "naming runs that are there more than once",
         "cox/collection/table.py",
-        "        warn_of_copies(self._runs, values)\n",
+        "        warn_of_copies(self.runs, values)\n",
         "",
         f"{TROUBLES}/test_wrong_numbers.py::test_a_run_that_is_there_more_than_once_is_named",
     ),
