@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 import cox
 from cox.storage import journal
+from tests.compat.golden import make_own, make_times
 
 GOLDEN = Path(__file__).with_name("golden")
 RUNS = sorted(path.parent for path in GOLDEN.glob("own/v*/*/expected.json"))
-
-
-def _load_generator(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_own, make_times = _load_generator("make_own"), _load_generator("make_times")
 
 
 def test_there_are_golden_runs_of_every_version() -> None:

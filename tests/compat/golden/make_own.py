@@ -1,4 +1,4 @@
-"""Write golden runs in the format of today: `python tests/compat/golden/make_own.py own/v2`.
+"""Write golden runs in the format of today: `python -m tests.compat.golden.make_own own/v2`.
 
 Run once for each format version, when it is new; what it wrote is never made anew. The runs hold what the
 format can hold: `closed` is folded and closed, `killed` is what a SIGKILL left (a store file, and a journal
@@ -7,17 +7,14 @@ with every kind of record), `ranks` was written by three.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import cox
-from cox.storage import layout
+from tests.compat.golden import runs
 
 SCHEMA: dict[str, Any] = {
     "step": int,
@@ -112,26 +109,5 @@ def _cell(table: cox.Table, column: str, value: Any) -> Any:
     return value.hex() if isinstance(value, float) else value
 
 
-def main(target: str) -> None:
-    """Make all of them under a directory that is not there yet."""
-    folder = Path(__file__).parent / target
-    folder.mkdir(parents=True)
-    for exp_id in ("closed", "killed", "ranks"):
-        subprocess.run([sys.executable, __file__, "--fill", folder, exp_id], check=False)
-        run = layout.RunLayout(folder / exp_id)
-        expected = described(folder, exp_id)
-        (run.root / "expected.json").write_text(json.dumps(expected, ensure_ascii=False) + "\n")
-        for empty in [path for path in run.root.rglob("*") if path.is_dir() and not any(path.iterdir())]:
-            (empty / ".keep").touch()
-        for path in run.meta_dir.rglob("*.json"):
-            text = path.read_text().replace(os.uname().nodename, "somewhere")
-            path.write_text(text.replace(os.uname().release, "6.1"))
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--fill":
-        _, _, target, exp_id = sys.argv
-        sys.argv = ["make_own.py"]  # the command that the runs remember
-        fill(Path(target), exp_id)
-    else:
-        main(sys.argv[1])
+    runs.main(__file__, ("closed", "killed", "ranks"), fill, described)

@@ -1,4 +1,4 @@
-"""Write golden runs with columns of times: `python tests/compat/golden/make_times.py own/times`.
+"""Write golden runs with columns of times: `python -m tests.compat.golden.make_times own/times`.
 
 What it wrote is never made anew. `folded` is closed, `killed` is what a SIGKILL left: all of its rows are in
 the journal. Each has a table of times without a zone, one of times with one, and one of both.
@@ -7,15 +7,12 @@ the journal. Each has a table of times without a zone, one of times with one, an
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import cox
-from cox.storage import layout
+from tests.compat.golden import runs
 
 SCHEMA: dict[str, Any] = {"step": int, "at": dt.datetime, "done": dt.datetime | None}
 NAIVE = [
@@ -63,26 +60,5 @@ def _cell(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else int(value)
 
 
-def main(target: str) -> None:
-    """Make both under a directory that is not there yet."""
-    folder = Path(__file__).parent / target
-    folder.mkdir(parents=True)
-    for exp_id in ("folded", "killed"):
-        subprocess.run([sys.executable, __file__, "--fill", folder, exp_id], check=False)
-        run = layout.RunLayout(folder / exp_id)
-        expected = described(folder, exp_id)
-        (run.root / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
-        for empty in [path for path in run.root.rglob("*") if path.is_dir() and not any(path.iterdir())]:
-            (empty / ".keep").touch()
-        for path in run.meta_dir.rglob("*.json"):
-            text = path.read_text().replace(os.uname().nodename, "somewhere")
-            path.write_text(text.replace(os.uname().release, "6.1"))
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--fill":
-        _, _, target, exp_id = sys.argv
-        sys.argv = ["make_times.py"]  # the command that the runs remember
-        fill(Path(target), exp_id)
-    else:
-        main(sys.argv[1])
+    runs.main(__file__, ("folded", "killed"), fill, described)
