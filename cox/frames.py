@@ -11,7 +11,7 @@ import pandas as pd
 
 from cox.errors import DamagedError
 from cox.schema import Column, Schema
-from cox.storage import moments
+from cox.storage import time_cells
 from cox.storage.columns import Array, TableData, decode_text, dtype_of, has_inner_nul, is_text
 from cox.timestamps import time_of
 
@@ -93,7 +93,7 @@ def series(column: Column, values: Array, missing: Array | None) -> Any:
 def _times(column: Column, values: Array, missing: Array | None) -> Any:
     """Times as datetime64[us], in UTC if they have a zone; objects if only some have one, as they are."""
     try:
-        times, zoned = moments.decode(values, missing)
+        times, zoned = time_cells.decode(values, missing)
     except ValueError as error:
         raise DamagedError(f"column {column.name!r}: {error}") from error
     if not zoned.any():

@@ -26,7 +26,7 @@ from cox.display.text import digest
 from cox.errors import DamagedError
 from cox.extras import needed
 from cox.schema import KINDS, Schema
-from cox.storage import fs, layout, moments
+from cox.storage import fs, layout, time_cells
 from cox.storage.columns import Array, Part, join
 from cox.storage.status import RUNNING, UNKNOWN, Status
 
@@ -214,7 +214,7 @@ def _as_numpy(column: Any, kind: str) -> tuple[Array, Array | None]:
     pa = needed("pyarrow", "parquet")
     if pa.types.is_timestamp(column.type):
         times = column.cast(pa.timestamp("us", column.type.tz)).to_numpy()
-        return moments.encode(times, zoned=column.type.tz is not None), missing
+        return time_cells.encode(times, zoned=column.type.tz is not None), missing
     traits = KINDS.get(kind)  # a column of no kind is text
     if traits is not None and traits.is_number:
         filled = column.fill_null(traits.filler) if missing is not None else column

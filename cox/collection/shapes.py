@@ -21,7 +21,7 @@ import numpy as np
 
 from cox.extras import needed
 from cox.schema import KINDS
-from cox.storage import moments
+from cox.storage import time_cells
 from cox.storage.columns import Array
 
 #: A JSON value: see above.
@@ -57,7 +57,7 @@ def of_array(kind: str, values: Array, missing: Array) -> Shape:
     if kind not in BY_VALUES or not len(values):
         return of_kind(kind)
     if KINDS[kind].is_time:
-        zoned = moments.zone_of([(values, missing)])
+        zoned = time_cells.zone_of([(values, missing)])
         return "str" if zoned is None else "anytime" if missing.all() else "timetz" if zoned else "time"
     if values.dtype == np.uint64 and bool((values[~missing] > _INT64[-1]).any()):
         return "uint"
@@ -193,7 +193,7 @@ def array_of_cells(values: Array, missing: Array, shape: Shape) -> Any:
     pa = needed("pyarrow", "parquet")
     kind = arrow_type(shape)
     if shape in _TIMES and values.dtype == object:
-        return pa.array(moments.decode(values, missing)[0], mask=missing).cast(kind)
+        return pa.array(time_cells.decode(values, missing)[0], mask=missing).cast(kind)
     if shape == "float" and values.dtype != object:
         values = values.astype(np.float64)
     if (values.dtype == object) == (shape == "str"):

@@ -17,7 +17,7 @@ from typing import Literal
 from cox.errors import DamagedError, FormatVersionError, RunNotFoundError
 from cox.objects import payloads
 from cox.schema import Column
-from cox.storage import curvefiles, fs, layout, moments, runinfo, salvage
+from cox.storage import curvefiles, fs, layout, runinfo, salvage, time_cells
 from cox.storage.columns import Array, TableData
 from cox.storage.scan import find_runs, is_run
 from cox.tensorboard import tfrecords
@@ -228,7 +228,7 @@ def _files(directory: Path) -> Iterator[Path]:
 def _flaw_of_times(values: Array, missing: Array | None) -> str:
     """What is wrong with the cells of a column of times; '' for nothing."""
     try:
-        moments.decode(values, missing)
+        time_cells.decode(values, missing)
     except ValueError as error:
         return str(error)
     return ""

@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
 #: The same inside of `cox.storage`.
 STORAGE: list[set[str]] = [
     {"cox.storage.layout"},
-    {"cox.storage.fs", "cox.storage.moments", "cox.storage.scan"},
+    {"cox.storage.fs", "cox.storage.time_cells", "cox.storage.scan"},
     {
         "cox.storage.claims",
         "cox.storage.columns",

@@ -891,14 +891,14 @@ MUTANTS = [
     # --- Times
     Mutant(
         "the zone of a time",
-        "cox/storage/moments.py",
+        "cox/storage/time_cells.py",
         "    if zoned:\n        texts.view",
         "    if False:\n        texts.view",
         "tests/spec/test_datetimes.py::test_pandas_gets_its_own_type",
     ),
     Mutant(
         "times of both sorts in one column",
-        "cox/storage/moments.py",
+        "cox/storage/time_cells.py",
         "    return None if len(found) > 1 else found == {True}",
         "    return True in found",
         "tests/spec/test_datetimes.py::test_times_with_and_without_a_zone_in_one_column_stay_what_they_are",

@@ -22,7 +22,7 @@ from cox.cli import main
 from cox.errors import CollectionWarning, DamagedError, PredicateError, RowError, SchemaError
 from cox.frames import to_frame as frames_of
 from cox.schema import Column, Schema, cell_value, convert, infer
-from cox.storage import moments
+from cox.storage import time_cells
 from cox.storage.columns import Part, TableData
 from cox.storage.hdf5.salvaging import salvage
 
@@ -377,12 +377,12 @@ def test_a_cell_that_is_not_a_time_is_damage_and_not_a_time(text: str) -> None:
         table = TableData("t", Schema([TIME]), [Part(2, {"at": cells})])
         with pytest.raises(DamagedError, match="'at'"):
             frames.to_frame(table)
-        assert moments.zone_of([(cells, None)]) is None
+        assert time_cells.zone_of([(cells, None)]) is None
 
 
 def test_a_time_that_no_column_holds_is_damage_wherever_it_comes_from() -> None:
     with pytest.raises(DamagedError, match="years 1 to 9999"):
-        moments.encode(np.array([2**62], dtype="M8[us]"), zoned=False)
+        time_cells.encode(np.array([2**62], dtype="M8[us]"), zoned=False)
 
 
 @pytest.mark.parametrize(

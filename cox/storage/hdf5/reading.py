@@ -20,7 +20,7 @@ import numpy as np
 from cox import safe_pickle
 from cox.errors import DamagedError, FormatVersionError, IrregularFileError, StorageError
 from cox.schema import Column, Schema, kind_of
-from cox.storage import fs, moments
+from cox.storage import fs, time_cells
 from cox.storage.columns import Array, Part, TableData, decode_text, dtype_of, is_beyond_int64, is_text
 from cox.storage.hdf5 import attribute, checks, packing
 from cox.storage.hdf5.content import (
@@ -399,8 +399,8 @@ def part_of(rows: Array, schema: Schema, places: Sequence[Sequence[Any]], zoned:
     for column, (name, at) in zip(schema, places, strict=True):
         values = rows[name] if at < 0 else rows[name][:, at]
         if column.traits.is_time and values.dtype == np.int64:
-            times = values.astype(np.int64).view(moments.STORED).astype(moments.DTYPE)
-            values = moments.encode(times, zoned=column.name in zoned)
+            times = values.astype(np.int64).view(time_cells.STORED).astype(time_cells.DTYPE)
+            values = time_cells.encode(times, zoned=column.name in zoned)
             if (gone := np.isnat(times)).any():
                 part.missing[column.name] = gone
         elif is_text(column):

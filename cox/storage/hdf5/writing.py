@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from cox.schema import Column, Schema
-from cox.storage import fs, layout, moments
+from cox.storage import fs, layout, time_cells
 from cox.storage.columns import (
     Array,
     Part,
@@ -181,7 +181,7 @@ def _holds(part: Part, column: Column, text: str) -> bool:
 
 def _zone_of(table: TableData, column: Column) -> bool | None:
     parts = [part for part in table.parts if column.name in part.values]
-    return moments.zone_of([(part.values[column.name], mask_of(part, column.name)) for part in parts])
+    return time_cells.zone_of([(part.values[column.name], mask_of(part, column.name)) for part in parts])
 
 
 def _stored_dtype(
@@ -192,7 +192,7 @@ def _stored_dtype(
     Times of which only some have a zone, or that are too far away, are no column of pandas': they stay text.
     """
     if zones.get(column.name) is not None:
-        return moments.STORED
+        return time_cells.STORED
     if is_text(column):
         return np.dtype(f"S{max(1, _text_width(table, column, placeholder))}")
     if any(is_beyond_int64(part.values[column.name]) for part in table.parts if column.name in part.values):
@@ -332,8 +332,8 @@ def _stored_values(part: Part, column: Column, base: np.dtype[Any], placeholder:
             texts = np.where(mask, placeholder, texts)
         return np.array([text.encode() for text in texts], dtype=base)
     if base.kind == "M":
-        times = moments.decode(values_of(part, column) if array is None else array, mask)[0]
-        return times.astype(moments.STORED)
+        times = time_cells.decode(values_of(part, column) if array is None else array, mask)[0]
+        return times.astype(time_cells.STORED)
     values = values_of(part, column)
     return np.where(mask, np.nan, values) if missing else values
 
