@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cox.collection.opened import OpenedRuns
-from cox.collection.query import ExpFilter, ParamFilter, Query
+from cox.collection.query import ExpFilter, ParamFilter, Query, as_list
 from cox.collection.runs import Directory, Runs
 from cox.metadata import METADATA
 
@@ -199,7 +199,7 @@ class CollectionReader:
             UntrustedObjectError: An object is not plain data, and nobody vouched for it.
             DamagedError: A run cannot be read; names it.
         """
-        kept = frozenset([keep_serialized] if isinstance(keep_serialized, str) else keep_serialized)
+        kept = frozenset(as_list(keep_serialized))
         query = Query(columns, where, params, exp_filter, skip=skip_errors)
         found, decoded = self._table(key).rows_and_objects(query, kept, union=union_schemas)
         if append_exp_id and "exp_id" in found.schema:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cox.analysis.choices import WIDE_REDUCTIONS
 from cox.analysis.parameters import comparable
 from cox.collection import overview
+from cox.collection.query import Query, as_list
 from cox.errors import CompareError, there_are
 from cox.steps import ROW, STEP_COLUMNS
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from cox.analysis.shown import Comparison, Differences
     from cox.collection.moment import Moment
-    from cox.collection.query import Query
     from cox.collection.table import Table
     from cox.metadata import RunParameters
     from cox.storage.status import Status
@@ -51,13 +51,13 @@ def wide(now: Moment, query: Query, tables: Iterable[str] | None, reduce: Iterab
         CompareError: There is no such way to reduce; names those there are.
         TableNotFoundError: There is no such table; names those there are.
     """
-    reductions = [reduce] if isinstance(reduce, str) else list(reduce)
+    reductions = as_list(reduce)
     unknown = [how for how in reductions if how not in WIDE_REDUCTIONS]
     if unknown:
         raise CompareError(f"reduce={unknown[0]!r}: {there_are(WIDE_REDUCTIONS, str(unknown[0]))}")
     params = now.parameters(now.selected(query))
     known = now.tables_of(params)
-    wanted = known if tables is None else [tables] if isinstance(tables, str) else list(tables)
+    wanted = known if tables is None else as_list(tables)
     for table in wanted:
         if table != now.runs.metadata:
             now.runs.refuse_unknown_table(table, known)
@@ -81,7 +81,7 @@ def plot(
     """Curves of a table; see `plotting.plot` for the options."""
     from cox.analysis import plotting
 
-    columns = [y] if isinstance(y, str) else list(y)
+    columns = as_list(y)
     columns += [x] if x is not None and x != ROW else []
     others = [*STEP_COLUMNS, *([hue] if hue else [])]
     rows, params = table.rows_and_params(columns, query, others)

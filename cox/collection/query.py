@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 ExpFilter: TypeAlias = Callable[[str], Any]
 #: Which runs, by their parameters: a condition, or values, or a function of all parameters.
 ParamFilter: TypeAlias = "str | Mapping[str, Any] | Callable[[dict[str, Any]], Any]"
+
+
+def as_list(names: str | Iterable[str]) -> list[str]:
+    """Names that may be given as one alone."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from cox.collection.dataset import Archive, Entry, Manifest, Piece, directory_of
 from cox.collection.exported import OLD, Keys, Run, Source, as_json, source_of
 from cox.collection.moment import by_table
 from cox.collection.outgoing import Outgoing, common_shapes, to_arrow, told_opaque
+from cox.collection.query import Query, as_list
 from cox.collection.shapes import Shape
 from cox.errors import ExportError
 from cox.exports import PARAMS, engines
@@ -40,7 +41,6 @@ from cox.storage.layout import EXP_ID
 
 if TYPE_CHECKING:
     from cox.collection.moment import Moment
-    from cox.collection.query import Query
 
 #: So many runs go into one file.
 RUNS_IN_PART = 250
@@ -388,7 +388,7 @@ def export(now: Moment, dest: Path, tables: Iterable[str] | None, query: Query) 
     """
     source = source_of(now, now.selected(query))
     known = by_table(source.schemas)
-    wanted = list(known) if tables is None else [tables] if isinstance(tables, str) else list(tables)
+    wanted = list(known) if tables is None else as_list(tables)
     for name in wanted:
         now.runs.refuse_unknown_table(name, known)
     written = Dataset(dest).update(source, list(dict.fromkeys(wanted)))

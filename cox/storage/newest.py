@@ -59,7 +59,7 @@ def write(run: layout.RunLayout, newest: Newest) -> None:
     What was said of the one before stays: a listing of the directory that is under way may miss the new name.
     """
     os.close(fs.open_own(newest.path(run), os.O_WRONLY | os.O_CREAT))
-    others = [other for other in among(fs.names_in(run.journal_dir)) if other.writer == newest.writer]
+    others = [other for other in read(run) if other.writer == newest.writer]
     before = max((other.seq for other in others if other.seq <= newest.seq and other != newest), default=None)
     for other in others:
         if other != newest and other.seq != before:

@@ -125,22 +125,7 @@ class TableState:
 
 
 class RunWriter(Hold):
-    """The right to write a run, and the means. Use `open_writer`.
-
-    Args:
-        run: Where the run lies; its directory is there.
-        rank: This process's rank, where several write the run.
-        sync: Whether every row survives the machine, not just the process.
-        made: Whether its directory was made for it just now, so that nobody can have left anything there.
-
-    Raises:
-        RunInUseError: Another process writes this run.
-        StorageError: The file system refused something.
-        FormatVersionError: A newer cox wrote the run.
-
-    Attributes:
-        run_id: The id of the run, see `runinfo.run_id`.
-    """
+    """The right to write a run, and the means. Use `open_writer`. For arguments and errors see `Hold`."""
 
     def __init__(self, run: layout.RunLayout, rank: int | None, *, sync: bool, made: bool = False) -> None:
         self.tail: tuple[int, ...] = () if rank is None else (rank,)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
     from cox.storage.writer import RunWriter
-
-_log = logging.getLogger("cox")
 
 
 class Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from cox.objects.trust import Place
     from cox.storage.writer import TableState
     from cox.store.open_run import OpenRun
-
-
-_log = logging.getLogger("cox")
 
 
 class Table:

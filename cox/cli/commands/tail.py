@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def _say_how(name: str, status: Status) -> None:
 # --- How rows are printed while they come
 
 
-class _Printer:
+class _Printer(ABC):
     """Prints rows, and a header whenever the columns are others than before."""
 
     def __init__(self) -> None:
@@ -170,8 +171,9 @@ class _Printer:
         for line in self._lines([tuple(names)]):
             click.echo(line, color=True)
 
+    @abstractmethod
     def _lines(self, fresh: Sequence[Row]) -> Iterator[str]:
-        raise NotImplementedError
+        """Rows as they are printed."""
 
 
 class _Csv(_Printer):
